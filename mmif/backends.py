@@ -1,0 +1,145 @@
+"""The one place that chooses: which body runs an op, which runtime runs the whole model, and why.
+
+Two questions that are never mixed. An *op backend* runs one op (``reference | cuda | triton``); a *runtime* runs the
+whole model (``eager | compile | onnxruntime | tensorrt``). ``auto`` picks the first usable backend and says once why
+the faster ones were passed over; an explicit request that cannot be met raises :class:`BackendUnavailable`.
+
+Order of precedence for an op: its ``backend=`` argument, then :func:`use`, then the environment variable
+``MMIF_BACKEND`` (read at import), then ``auto``. While a model is being exported the reference is always taken, so
+that an exported graph holds standard operators only.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+OP_BACKENDS = ("cuda", "triton", "reference")  # fastest first: the order in which auto tries
+RUNTIMES = ("eager", "compile", "onnxruntime", "tensorrt")
+
+
+class BackendUnavailable(RuntimeError):
+    """An op backend or runtime was asked for by name and cannot serve; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A compiled body of one op: ``supports`` returns None, or the reason why these tensors cannot be taken."""
+
+    supports: Callable[..., str | None]
+
+
+_bodies: dict[tuple[str, str], Body] = {}  # (op, backend) -> body, filled by the modules that own compiled code
+_forced = os.environ.get("MMIF_BACKEND", "auto")
+_told: set[tuple[str, str]] = set()
+
+
+def register_body(op: str, backend: str, supports: Callable[..., str | None]) -> None:
+    """Announce that ``backend`` has a compiled body for ``op``; ``supports(*tensors)`` returns a reason or None."""
+    _check_name(backend)
+    _bodies[op, backend] = Body(supports)
+    why_not.cache_clear()  # it may have said that there are no such kernels
+
+
+@contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Force one op backend inside a ``with`` block (``auto`` lifts an outer choice)."""
+    global _forced
+    _check_name(backend)
+    before, _forced = _forced, backend
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:
+    """Return the name of the backend that runs ``op`` on ``tensors``.
+
+    Raises:
+        BackendUnavailable: a backend was asked for by name and cannot take this call.
+        ValueError: no backend has that name.
+    """
+    if torch.compiler.is_exporting():
+        return "reference"
+    wanted = _forced if backend is None else backend
+    if wanted == "auto":
+        return _auto(op, tensors)
+    _check_name(wanted)
+    reason = None if wanted == "reference" else _why_not_op(op, wanted, tensors)
+    if reason is not None:
+        raise BackendUnavailable(f"{op}: backend {wanted!r} cannot run: {reason}; use backend='auto' to fall back")
+    return wanted
+
+
+def _auto(op: str, tensors: tuple[Tensor | None, ...]) -> str:
+    for name in OP_BACKENDS[:-1]:
+        if (op, name) not in _bodies:
+            continue
+        reason = _why_not_op(op, name, tensors)
+        if reason is None:
+            return name
+        _tell_once(op, f"{op}: {name} passed over: {reason}")
+    return "reference"
+
+
+def _why_not_op(op: str, backend: str, tensors: tuple[Tensor | None, ...]) -> str | None:
+    body = _bodies.get((op, backend))
+    if body is None:
+        return why_not(backend) or f"it has no body for {op}"
+    return why_not(backend) or body.supports(*tensors)
+
+
+def _tell_once(op: str, message: str) -> None:
+    if not torch.compiler.is_compiling() and (op, message) not in _told:
+        _told.add((op, message))
+        logger.info(message)
+
+
+def _check_name(backend: str) -> None:
+    if backend not in (*OP_BACKENDS, "auto"):
+        raise ValueError(f"backend must be one of auto, {', '.join(OP_BACKENDS)}; got {backend!r}")
+
+
+@functools.cache
+def why_not(name: str) -> str | None:
+    """None if the op backend or runtime ``name`` is usable here, else the reason a person can act on."""
+    if name in ("reference", "eager"):
+        return None
+    if name == "compile":
+        return None if hasattr(torch, "compile") else "this torch has no torch.compile"
+    if name in OP_BACKENDS:
+        if not any(backend == name for _, backend in _bodies):
+            return f"this version of mmif ships no {name} kernels"
+        return None if torch.cuda.is_available() else "no CUDA device is visible to torch"
+    if name in RUNTIMES:
+        return f"this version of mmif has no {name} runtime yet"
+    raise ValueError(f"unknown backend or runtime {name!r}; known are {', '.join(OP_BACKENDS + RUNTIMES)}")
+
+
+def table() -> list[tuple[str, str, str | None]]:
+    """Every op backend and runtime as (kind, name, reason why it is unusable or None)."""
+    return [("op backend", name, why_not(name)) for name in OP_BACKENDS] + [
+        ("runtime", name, why_not(name)) for name in RUNTIMES
+    ]
+
+
+def describe() -> str:
+    """One phrase for the first line of a command's output, for example ``ops reference``."""
+    usable = [name for name in OP_BACKENDS if why_not(name) is None]
+    return f"ops {usable[0] if _forced == 'auto' else _forced}"
+
+
+def installed(module: str) -> bool:
+    """True if ``module`` can be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None

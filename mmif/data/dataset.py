@@ -1,0 +1,170 @@
+"""Read a packed set back, in an endless order that can be resumed at any position."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mmif.image import UNKNOWN
+
+FORMAT = 1  # of the manifest
+_REPAIR = "remove it and run `mmif-data prepare` again"
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Where the members of one photograph lie: extension -> (offset, size) in the shard."""
+
+    key: str
+    shard: Path
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class PackedDataset(Dataset[dict[str, Any]]):
+    """The photographs of one split of a set that ``mmif-data prepare`` wrote.
+
+    An item is a dictionary: ``key`` str; ``image`` uint8 [3, S, S]; ``seg`` uint8 [S, S], label ids, 255 = unknown, all
+    255 in a set without labels; ``edge`` uint8 [1, S, S], 0 or 1. Shards are opened for each read, so that the object
+    may be shared with any number of processes.
+
+    Args:
+        root: folder of the set.
+        split: train, val or test.
+
+    Raises:
+        ValueError: no complete set of this format, a split that it lacks, or a shard that is missing or damaged.
+    """
+
+    def __init__(self, root: str | Path, split: str) -> None:
+        self.root = Path(root)
+        self.manifest = read_manifest(self.root)
+        splits = self.manifest["splits"]
+        if split not in splits:
+            raise ValueError(f"the split must be one of {', '.join(splits)} of {self.root}, got {split!r}")
+        self.size: int = self.manifest["size"]
+        self.labels: list[str] = self.manifest["labels"]
+        self._entries = [entry for shard in splits[split]["shards"] for entry in _scan(self.root, shard)]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels; 0 in a set without labels."""
+        return len(self.labels)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        entry = self._entries[index]
+        data = _read(entry)
+        photograph = next(data[name] for name in ("png", "jpg") if name in data)
+        image = torch.from_numpy(np.array(_decode(photograph).convert("RGB"))).permute(2, 0, 1).contiguous()
+        edge = torch.from_numpy(np.array(_decode(data["edge.png"]), dtype=np.uint8))[None]
+        if "seg.png" in data:
+            seg = torch.from_numpy(np.array(_decode(data["seg.png"])))
+        else:
+            seg = torch.full((self.size, self.size), UNKNOWN, dtype=torch.uint8)
+        return {"key": entry.key, "image": image, "seg": seg, "edge": edge}
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        ValueError: not a packed set, an unfinished one, or one of another format.
+    """
+    path = root / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        version, complete = manifest["format"], manifest["complete"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{root} must be a folder that `mmif-data prepare` wrote, but {path} is unreadable") from error
+    if version != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {version}: prepare the set again")
+    if not complete:
+        raise ValueError(f"{root} is not complete: run the same `mmif-data prepare` again to finish it")
+    return manifest
+
+
+class InfiniteSampler(Sampler[int]):
+    """Endless shuffled indices: every epoch is a permutation fixed by the seed and the number of the epoch.
+
+    Args:
+        length: number of items, >= 1.
+        seed: fixes all permutations.
+        start: how many indices were already used; a run that saw n items goes on with ``start=n``.
+    """
+
+    def __init__(self, length: int, seed: int, start: int = 0) -> None:
+        if length < 1 or start < 0:
+            raise ValueError(f"a sampler needs length >= 1 and start >= 0, got {length} and {start}")
+        self.length, self.seed, self.start = length, seed, start
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, skip = divmod(self.start, self.length)
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            yield from order[skip:].tolist()
+            epoch, skip = epoch + 1, 0
+
+
+def batches(
+    dataset: PackedDataset, sampler: Sampler[int], batch_size: int, workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Yield collated batches without end: the items' tensors stacked, ``key`` a list of str.
+
+    Args:
+        dataset: the photographs.
+        sampler: their order, e.g. :class:`InfiniteSampler`.
+        batch_size: items in a batch; a last, shorter one is left out.
+        workers: processes that decode; 0 decodes in this one. The batches do not depend on it.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else the loader would draw from, and so move, the global one
+    )
+    return iter(loader)
+
+
+def _scan(root: Path, shard: dict[str, Any]) -> Iterator[_Entry]:
+    path = root / shard["file"]
+    entries: dict[str, _Entry] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                entries.setdefault(key, _Entry(key, path)).members[extension] = (member.offset_data, member.size)
+        end = max((offset + size for entry in entries.values() for offset, size in entry.members.values()), default=0)
+        whole = len(entries) == shard["count"] and path.stat().st_size >= end
+    except (OSError, tarfile.TarError) as error:
+        raise ValueError(f"{path} must be a shard of {shard['count']} photographs, got {error}: {_REPAIR}") from error
+    if not whole:
+        raise ValueError(f"{path} must hold {shard['count']} whole photographs, got a truncated file: {_REPAIR}")
+    yield from entries.values()
+
+
+def _read(entry: _Entry) -> dict[str, bytes]:
+    data = {}
+    with entry.shard.open("rb") as file:
+        for name, (offset, size) in entry.members.items():
+            file.seek(offset)
+            data[name] = file.read(size)
+    return data
+
+
+def _decode(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))

@@ -1,0 +1,192 @@
+"""Pack a collection of photographs into numbered tar shards with labels, edges and a manifest.
+
+``OUT/<split>/000000.tar`` holds, for every photograph, ``<key>.png`` (or the untouched ``.jpg``), ``<key>.seg.png``
+(label ids, palette) and ``<key>.edge.png`` (1 bit). A shard is written under a temporary name and then renamed, and its
+bytes depend on the sources and the settings alone, so that an interrupted run can be started again and ends the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mmif import __version__
+from mmif.data import kmeans
+from mmif.data.dataset import FORMAT
+from mmif.data.layouts import LAYOUTS, SPLITS, Record, drop_duplicates, read_layout
+from mmif.data.photo import read_square
+from mmif.data.settings import Settings
+from mmif.data.shard import BATCH, chunks, readable, to_tensor, write_shard
+from mmif.features import mobilenet_v2
+
+_SHARD = 500  # photographs in one shard
+_FIT = 1500  # training photographs that k-means sees
+_CENTRES = "labels.safetensors"
+
+
+def prepare(
+    source: Path, out: Path, settings: Settings, *, weights: Path | None = None, workers: int = 1, progress: bool = True
+) -> dict[str, Any]:
+    """Pack the photographs of ``source`` into ``out``; call it again to finish an interrupted run.
+
+    Args:
+        source: folder of the collection.
+        out: new or empty folder, or the one of an interrupted run with the same settings.
+        settings: what to make.
+        weights: MobileNetV2 weights for ``seg="kmeans"``, see :func:`mmif.features.find_weights`.
+        workers: processes, each with one thread.
+        progress: draw progress bars on stderr.
+
+    Returns:
+        The manifest, which is also written to ``out/manifest.json``.
+
+    Raises:
+        ValueError: a setting out of range, no photographs, or an ``out`` that holds something else.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers must be >= 1, got {workers}")
+    records, duplicates = drop_duplicates(read_layout(settings.layout, source))
+    settings = settings.resolved(records)
+    shards = _plan(records, out)
+    manifest = _manifest(source, settings, records, duplicates)
+    _begin(out, manifest)
+    if settings.seg == "kmeans" and not (out / _CENTRES).exists():
+        training = [record for record in records if record.split == "train"]
+        _fit(training[:_FIT], settings, out / _CENTRES, weights, progress)
+    _write_missing(shards, partial(_work, settings, out, weights), workers, progress)
+    manifest |= _describe(shards, settings, source, out) | {"complete": True, "made_by": f"mmif-data {__version__}"}
+    _write_json(out / "manifest.json", manifest)
+    return manifest
+
+
+def _plan(records: list[Record], out: Path) -> dict[Path, list[Record]]:
+    """Which photographs go into which shard file."""
+    shards: dict[Path, list[Record]] = {}
+    for split in SPLITS:
+        members = (record for record in records if record.split == split)
+        shards |= {out / split / f"{i:06d}.tar": chunk for i, chunk in enumerate(chunks(members, _SHARD))}
+    return shards
+
+
+def _manifest(source: Path, settings: Settings, records: list[Record], duplicates: list[Record]) -> dict[str, Any]:
+    listing = "\n".join(f"{r.key}\t{r.split}\t{_relative(r, source)}" for r in records)
+    return {
+        "format": FORMAT,
+        "complete": False,
+        "layout": settings.layout,
+        "size": settings.size,
+        "seg": settings.seg,
+        "num_classes": len(settings.labels),
+        "labels": settings.labels,
+        "canny_sigma": settings.canny_sigma,
+        "photographs_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "terms": LAYOUTS[settings.layout].terms,
+        "duplicates": sorted(_relative(record, source) for record in duplicates),
+    }
+
+
+def _begin(out: Path, manifest: dict[str, Any]) -> None:
+    """Claim ``out`` for this run, or make sure that it was begun by the same one."""
+    path = out / "manifest.json"
+    if path.is_file():
+        begun = json.loads(path.read_text())
+        changed = [key for key in manifest if key != "complete" and begun.get(key) != manifest[key]]
+        if changed:
+            raise ValueError(
+                f"--out must be new or hold the same set, but {', '.join(changed)} in {path} differ: "
+                "remove the folder or choose another"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out must be a new or empty folder, or one that this command began, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(path, manifest)
+
+
+def _fit(records: list[Record], settings: Settings, path: Path, weights: Path | None, progress: bool) -> None:
+    squares = readable(tqdm(records, desc="k-means", unit="photo", disable=not progress), settings)
+    batches = (to_tensor([square.image for _, square in chunk]) for chunk in chunks(squares, BATCH))
+    with _one_thread():
+        kmeans.fit(mobilenet_v2(weights), batches, settings.classes, path)
+
+
+def _write_missing(
+    shards: dict[Path, list[Record]], work: Callable[[Path, list[Record]], int], workers: int, progress: bool
+) -> None:
+    missing = {path: records for path, records in shards.items() if not path.exists()}
+    done = sum(len(records) for path, records in shards.items() if path not in missing)
+    total = done + sum(map(len, missing.values()))
+    with tqdm(total=total, initial=done, desc="pack", unit="photo", disable=not progress) as bar:
+        if workers == 1 or len(missing) < 2:
+            for item in missing.items():
+                bar.update(work(*item))
+            return
+        # spawn: a forked child may hang in the thread pools that torch has started here
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(work, *item) for item in missing.items()]):
+                bar.update(future.result())
+
+
+def _work(settings: Settings, out: Path, weights: Path | None, path: Path, records: list[Record]) -> int:
+    with _one_thread():
+        labeller = kmeans.load(mobilenet_v2(weights), out / _CENTRES) if settings.seg == "kmeans" else None
+        write_shard(path, records, settings, labeller)
+    return len(records)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The rounding of a sum, and so a label, depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _describe(shards: dict[Path, list[Record]], settings: Settings, source: Path, out: Path) -> dict[str, Any]:
+    """What was written, by shard, and what could not be read."""
+    splits: dict[str, Any] = {}
+    corrupt = []
+    for path, records in shards.items():
+        with tarfile.open(path) as tar:
+            written = {name.split(".")[0] for name in tar.getnames()}
+        corrupt += [_reason(r, settings, source) for r in records if r.key not in written]
+        split = splits.setdefault(path.parent.name, {"count": 0, "shards": []})
+        split["count"] += len(written)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        split["shards"].append({"file": path.relative_to(out).as_posix(), "count": len(written), "sha256": digest})
+    return {"splits": splits, "corrupt": sorted(corrupt, key=lambda entry: entry["path"])}
+
+
+def _reason(record: Record, settings: Settings, source: Path) -> dict[str, str]:
+    reason = "it could not be read when its shard was written"
+    try:
+        read_square(record, settings)
+    except ValueError as error:
+        reason = str(error)
+        for file in filter(None, (record.path, record.seg)):  # the manifest tells nothing of this machine
+            reason = reason.replace(str(file), file.name)
+    return {"path": _relative(record, source), "reason": reason}
+
+
+def _relative(record: Record, source: Path) -> str:
+    return record.path.relative_to(source).as_posix()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)

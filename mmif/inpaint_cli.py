@@ -1,0 +1,200 @@
+"""``mmif-inpaint``: one photograph or a folder of them, from files to files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from mmif import backends, cli
+from mmif.imagefile import check_target, lost_in, writable_suffix, write_image
+from mmif.inpaint import Inpainter, Job, Result
+from mmif.pairing import Pair, find_guidance, pair_masks
+from mmif.strip import comparison_strip
+
+_GUIDANCE = {"segmentation": "seg", "segmentation_mask": "seg_mask", "edge": "edge", "edge_mask": "edge_mask"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One job and the files that it makes."""
+
+    job: Job
+    samples: list[Path]
+    segmentation: Path | None
+    edges: Path | None
+    strip: Path | None
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [*self.samples, *(path for path in (self.segmentation, self.edges, self.strip) if path)]
+
+    def inputs(self) -> set[Path]:
+        sources = (self.job.image, self.job.mask, *(getattr(self.job, name) for name in _GUIDANCE))
+        return {Path(source).resolve() for source in sources if isinstance(source, Path)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``mmif-inpaint``."""
+    cli.run(_body, _parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmif-inpaint",
+        description="Fill holes in photographs. Masks: white = hole. Known pixels come back byte-identical.",
+        epilog="Folders are paired by name: a.png with a_mask.png or a_mask000.png, a_mask001.png, .. (in the same "
+        "folder or another), or with a.png in another folder; or one mask file serves all. Results keep stem and format "
+        "of their photograph (GIF and AVIF become PNG).",
+    )
+    add = parser.add_argument
+    add("image", type=Path, help="a photograph, or a folder of them")
+    add("mask", type=Path, help="its mask (white = hole), or a folder of masks, or one mask for all")
+    add("-o", "--output", type=Path, required=True, help="file to write, or folder if IMAGE is a folder")
+    add("--model", default="scenes-128", help="bundled weights, checkpoint folder or hub id (default: %(default)s)")
+    add("--segmentation", type=Path, help="label map (palette or grey PNG, 255 = unknown), or folder of a_seg.png")
+    add("--segmentation-mask", type=Path, help="where the labels are unknown (white), or folder of a_seg_mask.png")
+    add("--edge", type=Path, help="edge map (white = edge), or folder of a_edge.png")
+    add("--edge-mask", type=Path, help="where the edges are unknown (white), or folder of a_edge_mask.png")
+    add("--invert-mask", action="store_true", help="the mask is black where the hole is")
+    add("--seed", type=int, default=0, help="same seed, same picture (default: %(default)s)")
+    add("--num-samples", type=int, default=1, help="results per mask, written as OUT_s0, OUT_s1, ..")
+    add("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    add("--backend", default="auto", choices=("auto", *backends.OP_BACKENDS), help="op backend (default: %(default)s)")
+    add("--batch", type=int, default=8, help="squares per call of the model (default: %(default)s)")
+    add("--margin", type=float, default=0.5, help="surroundings seen, as a share of the hole (default: %(default)s)")
+    add("--seam", default="match", choices=("match", "none"), help="match: colours of the fill meet the photograph")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    existing.add_argument("--skip-existing", action="store_true", help="leave results that exist, make the others")
+    add("--save-segmentation", action="store_true", help="write OUT_seg.png, the predicted labels")
+    add("--save-edges", action="store_true", help="write OUT_edge.png, the predicted edges")
+    add("--save-strip", action="store_true", help="write OUT_strip.png: photograph, hole, predictions, result")
+    return parser
+
+
+def _body(args: argparse.Namespace) -> None:
+    folder = args.image.is_dir()
+    tasks = _folder_tasks(args) if folder else [_task(args, Pair(args.image, args.mask, ""), args.output)]
+    _check_guidance(tasks, args)
+    todo = _check_outputs(tasks, args)
+    pipe = Inpainter.from_pretrained(args.model, args.device, args.backend, seam=args.seam, margin=args.margin)
+    print(pipe.describe(), flush=True)
+    notes = _Notes()
+    results = pipe.batch(
+        (task.job for task in todo),
+        args.batch,
+        seed=args.seed,
+        num_samples=args.num_samples,
+        invert_mask=args.invert_mask,
+    )
+    try:
+        for task, result in tqdm(zip(todo, results, strict=True), total=len(todo), disable=None if folder else True):
+            _write(task, result)
+            notes.add(task, result)
+    except KeyboardInterrupt:
+        hint = "; every file that is there is whole, go on with --skip-existing" if folder else ""
+        print(f"mmif-inpaint: interrupted{hint}", file=sys.stderr)
+        raise SystemExit(130) from None
+    notes.close()
+    if folder:
+        print(f"{len(todo)} of {len(tasks)} written to {args.output}, {len(tasks) - len(todo)} were there already")
+    else:
+        print(f"result {', '.join(str(path) for path in tasks[0].outputs)}" + ("" if todo else ": was there already"))
+
+
+def _folder_tasks(args: argparse.Namespace) -> list[_Task]:
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"the output for a folder must be a folder; {args.output} is a file")
+    pairs = pair_masks(args.image, args.mask)
+    return [_task(args, pair, args.output / (pair.stem + writable_suffix(pair.image))) for pair in pairs]
+
+
+def _task(args: argparse.Namespace, pair: Pair, output: Path) -> _Task:
+    guidance: dict[str, Any] = {
+        name: find_guidance(getattr(args, name), pair.image, kind) for name, kind in _GUIDANCE.items()
+    }
+    count = args.num_samples
+    samples = [output] if count == 1 else [output.with_stem(f"{output.stem}_s{k}") for k in range(count)]
+
+    def extra(wanted: bool, kind: str) -> Path | None:
+        return output.with_name(f"{output.stem}_{kind}.png") if wanted else None
+
+    return _Task(
+        Job(pair.image, pair.mask, **guidance),
+        samples,
+        extra(args.save_segmentation, "seg"),
+        extra(args.save_edges, "edge"),
+        extra(args.save_strip, "strip"),
+    )
+
+
+def _check_guidance(tasks: list[_Task], args: argparse.Namespace) -> None:
+    """A folder may have guidance for some photographs only, but not for none."""
+    for name, kind in _GUIDANCE.items():
+        source = getattr(args, name)
+        if source is not None and all(getattr(task.job, name) is None for task in tasks):
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} must be a file, or a folder that holds NAME_{kind}.png; {source} is not")
+
+
+def _check_outputs(tasks: list[_Task], args: argparse.Namespace) -> list[_Task]:
+    """Refuse, before any work, what cannot or must not be written; return the tasks that are left to do."""
+    outputs = [path for task in tasks for path in task.outputs]
+    inputs = set().union(*(task.inputs() for task in tasks))
+    for path in outputs:
+        check_target(path)
+        if path.resolve() in inputs:
+            raise ValueError(f"an output must not replace an input; {path} is one; choose another --output")
+    existing = [path for path in outputs if path.exists()]
+    if args.skip_existing:
+        return [task for task in tasks if not all(path.exists() for path in task.outputs)]
+    if existing and not args.overwrite:
+        more = f" and {len(existing) - 5} more" if len(existing) > 5 else ""
+        names = ", ".join(str(path) for path in existing[:5])
+        raise ValueError(f"outputs must not exist yet; {names}{more} do; pass --overwrite or --skip-existing")
+    return tasks
+
+
+def _write(task: _Task, result: Result) -> None:
+    for path, image in zip(task.samples, result.images, strict=True):
+        write_image(image, path)
+    if task.segmentation:
+        write_image(_predicted(result.segmentation, "segmentation"), task.segmentation)
+    if task.edges:
+        write_image(_predicted(result.edges, "edges"), task.edges)
+    if task.strip:
+        write_image(comparison_strip(result), task.strip)
+
+
+def _predicted(image: Image.Image | None, what: str) -> Image.Image:
+    if image is None:
+        raise ValueError(f"this model does not predict {what}; leave out --save-{what}")
+    return image
+
+
+class _Notes:
+    """Says on stderr what a person should know: each kind of note once, and in the end how often."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+
+    def add(self, task: _Task, result: Result) -> None:
+        for note in [*result.notes, *lost_in(task.samples[0], result.photo)]:
+            kind = re.sub(r"[\d.]+", "#", note)
+            self._kinds[kind] += 1
+            if self._kinds[kind] == 1:
+                tqdm.write(f"note: {task.job.image}: {note}", file=sys.stderr)
+
+    def close(self) -> None:
+        for kind, count in self._kinds.items():
+            if count > 1:
+                print(f"note: {count - 1} more: {kind}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Training: StyleGAN2 pre-training of the generator, then the multimodal guided encoder."""

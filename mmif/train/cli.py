@@ -1,0 +1,46 @@
+"""``mmif-train gan`` and ``mmif-train encoder``: options from dataclasses, a YAML file and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmif import cli
+from mmif.config import from_preset, with_overrides
+from mmif.train.config import EncoderTrainConfig, GanConfig
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``mmif-train``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="mmif-train", description=__doc__)
+    stages = parser.add_subcommands(dest="stage", required=True)
+    for name, options, text in (
+        ("gan", GanConfig, "pre-train the StyleGAN2 generator"),
+        ("encoder", EncoderTrainConfig, "train the encoder, the pre-modulation and the RGB branch"),
+    ):
+        stage = ArgumentParser(description=text)
+        stage.add_argument("--config", action="config", help="YAML file with any of these options")
+        stage.add_class_arguments(options)
+        stages.add_subcommand(name, stage, help=text)
+    cli.run(_train, parser, argv)
+
+
+def _train(args: Any) -> None:
+    values = {k: v for k, v in vars(args[args.stage]).items() if k != "config"}
+    values["override"] = tuple(values["override"])
+    if args.stage == "gan":
+        from mmif.train.gan import train_gan
+
+        options = GanConfig(**values)
+        train_gan(options, with_overrides(from_preset(options.preset), options.override))
+        return
+    from mmif.train.encoder import train_encoder
+
+    options = EncoderTrainConfig(**{**values, "betas": tuple(values["betas"])})
+    train_encoder(options, with_overrides(from_preset(options.preset), options.override))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""``mmif-train gan``: StyleGAN2 training of the generator on whole photographs (Karras et al. 2020).
+
+Non-saturating logistic loss, lazy R1 on the discriminator, lazy path length regularisation and style mixing on the
+generator, averaged weights.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmif import checkpoint
+from mmif.config import ModelConfig
+from mmif.model.discriminator import StyleDiscriminator
+from mmif.model.generator import Generator
+from mmif.train import loop
+from mmif.train.config import GanConfig
+from mmif.train.pictures import save_grid
+
+
+class GanTrainer:
+    """Generator, discriminator, their optimisers, and one training step."""
+
+    def __init__(self, options: GanConfig, config: ModelConfig):
+        self.options, self.config = options, config
+        self.device = loop.pick_device(options.device)
+        torch.manual_seed(options.seed)
+        self.generator = Generator(config.latent, config.generator).to(self.device)
+        self.discriminator = StyleDiscriminator(config.generator).to(self.device)
+        self.average = loop.Average(self.generator)
+        self.opt_g = self._adam(self.generator, options.pl_every)
+        self.opt_d = self._adam(self.discriminator, options.r1_every)
+        self.mean_path = torch.zeros((), device=self.device)
+
+    def _adam(self, module: torch.nn.Module, every: int) -> torch.optim.Adam:
+        """Adam corrected for lazy regularisation: fewer, heavier penalty steps."""
+        c = every / (every + 1) if every else 1.0
+        return torch.optim.Adam(module.parameters(), lr=self.options.lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+
+    def state(self) -> dict[str, Any]:
+        parts = ("generator", "discriminator", "opt_g", "opt_d")
+        return {
+            **{name: getattr(self, name).state_dict() for name in parts},
+            "average": self.average.module.state_dict(),
+            "mean_path": self.mean_path,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name in ("generator", "discriminator", "opt_g", "opt_d"):
+            getattr(self, name).load_state_dict(state[name])
+        self.average.module.load_state_dict(state["average"])
+        self.mean_path.copy_(state["mean_path"])
+
+    def step(self, step: int, photographs: Tensor) -> dict[str, Tensor]:
+        """One step on ``photographs``, uint8 [N, 3, s, s]."""
+        rng = loop.seed_step(self.options.seed, step)
+        (real,) = loop.flip_half(photographs.to(self.device).float() / 127.5 - 1, rng=rng)
+        logs = self._generator_step(step, real.shape[0], rng)
+        logs |= self._discriminator_step(step, real, rng)
+        half_life = self.options.ema_images / self.options.batch
+        self.average.update(self.generator, 0.5 ** (1.0 / min(half_life, max(step * 0.05, 1e-3))))
+        return logs
+
+    def _generator_step(self, step: int, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        self.discriminator.requires_grad_(False)
+        fake, _ = self._generate(self.generator, n, rng)
+        loss = F.softplus(-self.discriminator(fake)).mean()
+        loss.backward()
+        logs = {"g": loss.detach()}
+        if self.options.pl_every and step % self.options.pl_every == 0:
+            penalty = self._path_length(max(n // self.options.pl_batch_shrink, 1), rng)
+            (penalty * self.options.pl_weight * self.options.pl_every).backward()
+            logs["path_length"] = self.mean_path.clone()
+        self._apply(self.opt_g)
+        self.discriminator.requires_grad_(True)
+        return logs
+
+    def _discriminator_step(self, step: int, real: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            fake, _ = self._generate(self.generator, real.shape[0], rng)
+        penalise = step % self.options.r1_every == 0
+        real.requires_grad_(penalise)
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        logs = {"d": loss.detach(), "real": real_logits.detach().sign().mean()}
+        if penalise:
+            (grad,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            r1 = grad.square().sum((1, 2, 3)).mean()
+            loss = loss + r1 * (self.options.r1_gamma / 2 * self.options.r1_every)
+            logs["r1"] = r1.detach()
+        loss.backward()
+        self._apply(self.opt_d)
+        return logs
+
+    def _apply(self, optimiser: torch.optim.Optimizer) -> None:
+        for group in optimiser.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    def _generate(self, generator: Generator, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images of random latents, and their ws [N, L, w_dim]; some rows switch latent at a random layer."""
+        layers = generator.num_ws
+        w = generator.mapping(torch.randn(2 * n, generator.z_dim, device=self.device))
+        cut = torch.from_numpy(np.where(rng.random(n) < self.options.mixing, rng.integers(1, layers, n), layers))
+        first = torch.arange(layers)[None] < cut[:, None]
+        ws = torch.where(first[..., None].to(self.device), w[:n, None], w[n:, None])
+        noise = [torch.randn(n, 1, r, r, device=self.device) for r in generator.synthesis.noise_sizes]
+        return generator.synthesis(ws, noise), ws
+
+    def _path_length(self, n: int, rng: np.random.Generator) -> Tensor:
+        """Deviation of |J_w^T y| from its running mean, y a random image (Karras et al. 2020, section 3.2)."""
+        image, ws = self._generate(self.generator, n, rng)
+        y = torch.randn_like(image) / math.sqrt(image.shape[2] * image.shape[3])
+        (grad,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)
+        length = grad.square().sum(2).mean(1).sqrt()
+        self.mean_path = self.mean_path.lerp(length.detach().mean(), 0.01)
+        return (length - self.mean_path).square().mean()
+
+    @torch.no_grad()
+    def sample(self, path: Path, count: int = 32) -> None:
+        """A grid of images from fixed latents and the averaged weights."""
+        loop.seed_step(self.options.seed, 0)
+        fixed = np.random.default_rng(0)
+        images, _ = self._generate(self.average.module, count, fixed)
+        save_grid(path, images, columns=8)
+
+
+def train_gan(options: GanConfig, config: ModelConfig) -> None:
+    """Train, or go on with, the generator of ``config``; see :mod:`mmif.train.loop` for what is written."""
+    run = loop.Run(options, config)
+    trainer = GanTrainer(options, config)
+    state = run.load()
+    start = 0
+    if state is not None:
+        trainer.load_state(state)
+        start = state["step"]
+    print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
+    data = loop.batches(options, start)
+
+    def body(step: int) -> dict[str, Tensor]:
+        return trainer.step(step, next(data)["image"])
+
+    def snapshot(step: int) -> None:
+        run.save(step, trainer.state())
+        info = {"stage": "gan", "step": step, "hours": round(run.hours, 3)}
+        checkpoint.save(trainer.average.module, run.folder, config=config, extra=info, prefix="generator")
+        if step % options.sample_every == 0 or step == options.steps:
+            trainer.sample(run.folder / "samples" / f"{step:07d}.png")
+
+    reached = loop.steps(run, start, body, snapshot)
+    print(f"{run.folder}: step {reached}, {run.hours:.2f} hours")

@@ -1,0 +1,169 @@
+"""What both trainings share: devices, step-keyed randomness, averaged weights, state on disk, logs and pictures.
+
+A run is a folder: ``config.json``, ``model.safetensors`` (the averaged weights, loadable by everything else),
+``trainer/state.pt`` (tensors and numbers only), ``trainer/log.jsonl``, ``trainer/options.json``, ``samples/``.
+
+Everything random in a step comes from generators seeded with (seed, step), and the photographs of a step are found by
+counting, so a run that stops and goes on is the same run.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmif.config import ModelConfig
+from mmif.train.config import RunConfig
+
+MAY_CHANGE = ("steps", "workers", "snapshot_every", "sample_every", "log_every", "max_hours", "device", "data", "out")
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first CUDA device, else the CPU; a CUDA device that is not there is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name} needs a CUDA device that torch can see, and there is none; use --device cpu")
+    return device
+
+
+def seed_step(seed: int, step: int) -> np.random.Generator:
+    """Seed torch for one step and return a NumPy generator for the same step."""
+    rng = np.random.default_rng((seed, step))
+    torch.manual_seed(int(rng.integers(2**63)))
+    return rng
+
+
+class Average:
+    """Exponential moving average of a module's parameters; buffers are copied."""
+
+    def __init__(self, module: nn.Module):
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, beta: float) -> None:
+        for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
+            mean.lerp_(now.detach(), 1.0 - beta)
+        for mean, now in zip(self.module.buffers(), module.buffers(), strict=True):
+            mean.copy_(now)
+
+
+class Run:
+    """A run folder: options, resume, state, log."""
+
+    def __init__(self, options: RunConfig, model_config: ModelConfig):
+        self.options, self.folder = options, Path(options.out)
+        self.model_config = model_config
+        self.started = time.monotonic()
+        self.hours_before = 0.0
+        (self.folder / "trainer").mkdir(parents=True, exist_ok=True)
+        (self.folder / "samples").mkdir(exist_ok=True)
+        self._check_options()
+        self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - kept open
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "trainer" / "state.pt"
+
+    @property
+    def hours(self) -> float:
+        """Wall-clock hours of training, earlier parts of the run included."""
+        return self.hours_before + (time.monotonic() - self.started) / 3600
+
+    def _check_options(self) -> None:
+        """A run that goes on must be the same run: options that change the result may not differ."""
+        file = self.folder / "trainer" / "options.json"
+        now = {**dataclasses.asdict(self.options), "model": self.model_config.to_dict()}
+        now = json.loads(json.dumps(now))
+        if file.exists() and self.state_file.exists():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            changed = [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]
+            if changed:
+                raise ValueError(
+                    f"{self.folder} holds a run with other options ({', '.join(sorted(changed))} differ); "
+                    f"give the same options to go on, or another --out to start anew"
+                )
+        write_text(file, json.dumps(now, indent=2))
+
+    def load(self) -> dict[str, Any] | None:
+        """The state to go on from, or None for a new run."""
+        if not self.state_file.exists():
+            return None
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{self.state_file} must be a state of this program, and cannot be read: {error}") from error
+        self.hours_before = state["hours"]
+        return state
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state whole: to a temporary name first."""
+        temporary = self.state_file.with_suffix(".tmp")
+        torch.save({**state, "step": step, "hours": self.hours}, temporary)
+        os.replace(temporary, self.state_file)
+
+    def log(self, step: int, values: dict[str, Tensor | float]) -> None:
+        row = {k: round(float(v), 5) for k, v in values.items()}
+        line = {"step": step, "hours": round(self.hours, 4), **row}
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+    def out_of_time(self) -> bool:
+        limit = self.options.max_hours
+        return limit > 0 and (time.monotonic() - self.started) / 3600 >= limit
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def steps(run: Run, start: int, body: Callable[[int], dict[str, Tensor]], snapshot: Callable[[int], None]) -> int:
+    """Run ``body`` until the last step or the time limit, with logs and snapshots; returns the step reached."""
+    from tqdm import tqdm
+
+    options = run.options
+    bar = tqdm(total=options.steps, initial=start, unit="step", dynamic_ncols=True)
+    step = start
+    for step in range(start, options.steps):
+        values = body(step)
+        bar.update()
+        if (step + 1) % options.log_every == 0:
+            run.log(step + 1, values)
+            bar.set_postfix({k: f"{float(v):.3f}" for k, v in list(values.items())[:4]})
+        stop = run.out_of_time()
+        if stop or (step + 1) % options.snapshot_every == 0 or step + 1 == options.steps:
+            snapshot(step + 1)
+        if stop:
+            break
+    bar.close()
+    return step + 1
+
+
+def batches(options: RunConfig, start: int) -> Iterator[dict[str, Any]]:
+    """Endless batches of the training split, beginning with the batch of step ``start``."""
+    from mmif.data.dataset import InfiniteSampler, PackedDataset
+    from mmif.data.dataset import batches as data_batches
+
+    dataset = PackedDataset(options.data, "train")
+    sampler = InfiniteSampler(len(dataset), seed=options.seed, start=start * options.batch)
+    return iter(data_batches(dataset, sampler, options.batch, options.workers))
+
+
+def flip_half(*tensors: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    """Mirror the same random half of a batch in every tensor ``[N, ..., W]``."""
+    flip = torch.from_numpy(rng.random(tensors[0].shape[0]) < 0.5).to(tensors[0].device)
+    return tuple(torch.where(flip.view(-1, *[1] * (t.ndim - 1)), t.flip(-1), t) for t in tensors)

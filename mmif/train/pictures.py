@@ -1,0 +1,16 @@
+"""Sample pictures written while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+
+def save_grid(path: Path, images: Tensor, columns: int) -> None:
+    """Write ``images`` [N, 3, H, W] in [-1, 1] as a PNG with ``columns`` per row; N must be a multiple of it."""
+    n, c, h, w = images.shape
+    grid = images.float().reshape(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2)
+    pixels = ((grid.reshape(n // columns * h, columns * w, c) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+    Image.fromarray(pixels).save(path)

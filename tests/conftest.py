@@ -1,0 +1,107 @@
+"""The five levels of test: which of them can run here, what ran, and why the rest did not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+
+def _needs_module(name: str) -> str | None:
+    return None if importlib.util.find_spec(name) else f"{name} is not installed"
+
+
+@dataclass
+class Level:
+    """One level; ``why_not`` returns what it lacks on this machine, or None."""
+
+    name: str  # also its marker, except for cpu, which has none
+    title: str
+    why_not: Callable[[], str | None]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def note(self) -> str:
+        """What the table says beside the counts."""
+        if not self.counts:
+            return "no test of this level was selected"
+        ran = self.counts["passed"] or self.counts["failed"]
+        return self.why_not() or ("ran" if ran else "each test was skipped: see pytest -rs")
+
+
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("cpu", "CPU", lambda: None),
+        Level("triton", "Triton interpreter", lambda: _needs_module("triton")),
+        Level("sources", "sources compile", lambda: None if shutil.which("nvcc") else "no nvcc on PATH"),
+        Level("onnx", "onnx/rtx", lambda: _needs_module("onnxscript") or _needs_module("onnxruntime")),
+        Level("cuda", "cuda", lambda: None if torch.cuda.is_available() else "no CUDA device"),
+    )
+}
+
+
+def _level(item: pytest.Item) -> Level:
+    return next((LEVELS[mark.name] for mark in item.iter_markers() if mark.name in LEVELS), LEVELS["cpu"])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require", action="append", default=[], choices=list(LEVELS), help="fail if a test of this level does not run"
+    )
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(min(4, len(os.sched_getaffinity(0))))  # the tests' tensors are too small for more
+    torch.backends.cuda.matmul.allow_tf32 = False  # numbers are compared with float32, not with TF32
+    torch.backends.cudnn.allow_tf32 = False
+    # Tests run in folders of their own: what was relative to the checkout must still be found by their subprocesses.
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = _level(item).why_not()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    level = _level(item)
+    if report.skipped and not hasattr(report, "wasxfail") and level.name in item.config.getoption("--require"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"--require {level.name}: {reason}"
+    if report.when == "call" or report.outcome != "passed":
+        level.counts[report.outcome] += 1
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if any(not LEVELS[name].counts for name in session.config.getoption("--require")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED  # a level without a test did not run either
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("levels")
+    terminalreporter.write_line(f"{'level':<20}{'passed':>8}{'failed':>8}{'skipped':>8}  note")
+    for level in LEVELS.values():
+        counts = "".join(f"{level.counts[outcome]:>8}" for outcome in ("passed", "failed", "skipped"))
+        terminalreporter.write_line(f"{level.title:<20}{counts}  {level.note()}")
+
+
+@pytest.fixture(autouse=True)
+def _same_start(tmp_path, monkeypatch) -> None:
+    """Give each test the same random numbers and a folder of its own as working directory."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 -- libraries under test draw from the global generator
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,345 @@
+"""``mmif-inpaint``: files in, files out, one line for every mistake, nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_model import FakeModel
+from PIL import Image
+
+from mmif import inpaint, inpaint_cli
+from mmif.inpaint import Inpainter
+from mmif.pairing import find_guidance, pair_masks
+
+RNG = np.random.default_rng(2)
+SIZE = (40, 30)
+
+
+@pytest.fixture
+def model(monkeypatch) -> FakeModel:
+    """A network in place of the weights."""
+    model = FakeModel()
+
+    def from_pretrained(name, device=None, backend="auto", **options):
+        return Inpainter(model, {"name": name, "sha256": "ab12" * 16}, device or "cpu", backend, **options)
+
+    monkeypatch.setattr(Inpainter, "from_pretrained", from_pretrained)
+    return model
+
+
+def photo(path: str | Path, size: tuple[int, int] = SIZE, **options) -> np.ndarray:
+    rgb = RNG.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb).save(path, **options)
+    return rgb
+
+
+def mask(
+    path: str | Path, size: tuple[int, int] = SIZE, box: tuple[int, int, int, int] = (10, 5, 30, 20)
+) -> np.ndarray:
+    image = Image.new("L", size)
+    image.paste(255, box)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return np.asarray(image) > 0
+
+
+def run(*argv: str) -> None:
+    inpaint.main(argv)
+
+
+def fails(capsys, *argv: str) -> str:
+    """Run, expect one line on stderr and exit code 2; return the line."""
+    with pytest.raises(SystemExit) as stop:
+        run(*argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("mmif-inpaint: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def names(folder: str = "out") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# One photograph
+
+
+def test_one_photograph(model, capsys):
+    rgb, hole = photo("a.png"), mask("m.png")
+    run("a.png", "m.png", "-o", "new/out.png")
+    out, err = capsys.readouterr()
+    first, last = out.splitlines()
+    assert first == "device cpu | ops reference | runtime eager | weights scenes-128 (sha256 ab12ab12ab12)"
+    assert last == "result new/out.png"
+    assert err == ""
+    result = np.asarray(Image.open("new/out.png"))
+    assert np.array_equal(result[~hole], rgb[~hole])
+    assert not np.array_equal(result[hole], rgb[hole])
+
+
+def test_extra_outputs_samples_and_their_names(model, capsys):
+    photo("a.png"), mask("m.png")
+    flags = ("--save-segmentation", "--save-edges", "--save-strip", "--num-samples", "2")
+    run("a.png", "m.png", "-o", "out/r.png", *flags)
+    assert names() == ["r_edge.png", "r_s0.png", "r_s1.png", "r_seg.png", "r_strip.png"]
+    assert Image.open("out/r_seg.png").mode == "P"
+    assert Image.open("out/r_edge.png").mode == "L"
+    assert Image.open("out/r_strip.png").size == (5 * (40 + 4) - 4, 30)
+    run("a.png", "m.png", "-o", "out/again.png", "--segmentation", "out/r_seg.png", "--edge", "out/r_edge.png")
+    assert model.calls[-1].seg is not None
+    assert model.calls[-1].edge is not None
+
+
+def test_notes_go_to_stderr(model, capsys):
+    photo("a.jpg"), mask("m.png", box=(0, 0, 40, 29))
+    run("a.jpg", "m.png", "-o", "out.jpg")
+    err = capsys.readouterr().err
+    assert "note: a.jpg: the hole covers 96.67 %" in err
+    assert "JPEG is lossy: write to .png" in err
+
+
+def test_invert_mask_and_seam_reach_the_pipeline(model):
+    photo("a.png"), mask("m.png")
+    run("a.png", "m.png", "-o", "out.png", "--invert-mask", "--seam", "none", "--seed", "5")
+    result = np.asarray(Image.open("out.png"))
+    assert len(np.unique(result[np.asarray(Image.open("m.png")) == 0])) == 1
+
+
+def test_existing_output(model, capsys):
+    photo("a.png"), mask("m.png"), photo("out.png")
+    old = Path("out.png").read_bytes()
+    assert "outputs must not exist yet; out.png do" in fails(capsys, "a.png", "m.png", "-o", "out.png")
+    run("a.png", "m.png", "-o", "out.png", "--skip-existing")
+    assert Path("out.png").read_bytes() == old
+    assert not model.calls
+    run("a.png", "m.png", "-o", "out.png", "--overwrite")
+    assert Path("out.png").read_bytes() != old
+
+
+def test_an_input_is_never_replaced(model, capsys):
+    photo("a.png"), mask("m.png")
+    assert "must not replace an input" in fails(capsys, "a.png", "m.png", "-o", "a.png", "--overwrite")
+    assert "must not replace an input" in fails(capsys, "a.png", "m.png", "-o", "./m.png", "--overwrite")
+
+
+@pytest.mark.parametrize("output", ["file/out.png", "out.xyz", "folder.png", "/proc/none/out.png"])
+def test_unwritable_output_is_found_before_the_network_runs(model, capsys, output):
+    photo("a.png"), mask("m.png"), Path("file").write_bytes(b""), Path("folder.png").mkdir()
+    fails(capsys, "a.png", "m.png", "-o", output)
+    assert not model.calls
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("no.png", "m.png"), "none is there"),
+        (("a.png", "no.png"), "none is there"),
+        (("broken.png", "m.png"), "broken.png: must be a whole image file"),
+        (("text.png", "m.png"), "text.png: must be an image"),
+        (("a.png", "text.png"), "text.png: must be an image"),
+        (("a.png", "small.png"), "a.png: the mask must have the size of the photograph, 40 x 30; it has 20 x 30"),
+        (("a.png", "m.png", "--edge", "small.png"), "the edge map must have the size"),
+        (("a.png", "m.png", "--segmentation", "small.png"), "the segmentation must have the size"),
+        (("a.png", "m.png", "--segmentation", "m.png"), "labels of a segmentation must be 0..3, or 255"),
+        (("a.png", "m.png", "--edge-mask", "m.png"), "an edge mask needs an edge map"),
+        (("a.png", "m.png", "--edge", "no.png"), "--edge must be a file, or a folder"),
+        (("a.png", "m.png", "--margin", "-1"), "margin must lie"),
+        (("a.png", "m.png", "--num-samples", "0"), "must be >= 1"),
+        (("a.png", "m.png", "--batch", "0"), "must be >= 1"),
+    ],
+)
+def test_bad_input_is_one_line(model, capsys, argv, words):
+    photo("a.png"), photo("broken.png"), mask("m.png"), mask("small.png", (20, 30))
+    data = Path("broken.png").read_bytes()
+    Path("broken.png").write_bytes(data[: len(data) // 2])
+    Path("text.png").write_text("no image")
+    assert words in fails(capsys, *argv, "-o", "out.png")
+    assert not Path("out.png").exists()
+
+
+def test_unknown_weights_are_one_line(capsys):
+    photo("a.png"), mask("m.png")
+    assert "no weights called 'nowhere'" in fails(capsys, "a.png", "m.png", "-o", "out.png", "--model", "nowhere")
+
+
+def test_debug_shows_the_traceback(model):
+    with pytest.raises(ValueError, match="none is there"):
+        run("no.png", "m.png", "-o", "out.png", "--debug")
+
+
+def test_nan_from_the_network_writes_nothing(model, capsys):
+    photo("a.png"), mask("m.png")
+    model.bad = float("nan")
+    with pytest.raises(SystemExit) as stop:
+        run("a.png", "m.png", "-o", "out.png")
+    assert stop.value.code == 2
+    assert "a.png, which was not written" in capsys.readouterr().err
+    assert not list(Path().glob("*out*"))
+
+
+# Folders
+
+
+def test_a_folder_of_photographs(model, capsys):
+    kept = {name: photo(f"in/{name}") for name in ("a.png", "b.jpg", "c.webp", "d.gif")}
+    hole = mask("masks/a.png")
+    for stem in "bcd":
+        mask(f"masks/{stem}.png")
+    run("in", "masks", "-o", "out", "--batch", "3")
+    assert names() == ["a.png", "b.jpg", "c.webp", "d.png"]
+    assert np.array_equal(np.asarray(Image.open("out/a.png"))[~hole], kept["a.png"][~hole])
+    assert capsys.readouterr().out.splitlines()[-1] == "4 of 4 written to out, 0 were there already"
+
+
+def test_a_photograph_gets_the_same_result_alone_and_in_any_folder(model):
+    photo("in/a.png"), photo("in/b.png"), mask("m.png")
+    run("in", "m.png", "-o", "both")
+    run("in/b.png", "m.png", "-o", "alone.png")
+    assert Path("both/b.png").read_bytes() == Path("alone.png").read_bytes()
+
+
+def test_several_masks_for_one_photograph(model):
+    photo("in/a.png"), mask("in/a_mask000.png"), mask("in/a_mask001.png", box=(0, 0, 5, 5))
+    run("in", "in", "-o", "out")
+    assert names() == ["a_mask000.png", "a_mask001.png"]
+
+
+def test_guidance_beside_the_photographs(model, capsys):
+    for stem in "ab":
+        photo(f"in/{stem}.png"), mask(f"in/{stem}_mask.png")
+    Image.new("L", SIZE, 2).save("in/a_seg.png")
+    mask("in/b_edge.png")
+    run("in", "in", "-o", "out", "--segmentation", "in", "--edge", "in", "--batch", "1")
+    assert [(call.seg is not None, call.edge is not None) for call in model.calls] == [(True, False), (False, True)]
+    words = fails(capsys, "in", "in", "-o", "new", "--edge-mask", "in")
+    assert "--edge-mask must be a file, or a folder that holds NAME_edge_mask.png; in is not" in words
+
+
+def test_the_same_note_is_printed_once(model, capsys):
+    for i in range(4):
+        photo(f"in/{i}.jpg")
+    mask("m.png")
+    run("in", "m.png", "-o", "out")
+    err = capsys.readouterr().err
+    assert err.count("JPEG is lossy") == 2
+    assert "note: 3 more: JPEG is lossy" in err
+
+
+def test_skip_existing_goes_on_where_a_run_stopped(model, capsys):
+    for stem in "abc":
+        photo(f"in/{stem}.png")
+    mask("m.png")
+    photo("out/b.png")
+    assert "out/b.png do; pass --overwrite or --skip-existing" in fails(capsys, "in", "m.png", "-o", "out")
+    run("in", "m.png", "-o", "out", "--skip-existing")
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 3 written to out, 1 were there already"
+    assert names() == ["a.png", "b.png", "c.png"]
+
+
+def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, capsys, monkeypatch):
+    for stem in "abc":
+        photo(f"in/{stem}.png")
+    mask("m.png")
+    real = Image.Image.save
+
+    def save(self, target, *args, **options):
+        if ".b.png" in str(target):
+            Path(target).write_bytes(b"half of")
+            raise KeyboardInterrupt
+        real(self, target, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(SystemExit) as stop:
+        run("in", "m.png", "-o", "out", "--batch", "1")
+    assert stop.value.code == 130
+    assert "go on with --skip-existing" in capsys.readouterr().err
+    assert names() == ["a.png"]
+    Image.open("out/a.png").load()
+    monkeypatch.setattr(Image.Image, "save", real)
+    run("in", "m.png", "-o", "out", "--skip-existing")
+    assert names() == ["a.png", "b.png", "c.png"]
+
+
+def test_a_bad_photograph_in_a_folder_is_named(model, capsys):
+    photo("in/a.png"), photo("in/b.png", (10, 10)), mask("m.png")
+    assert "in/b.png: the mask must have the size" in fails(capsys, "in", "m.png", "-o", "out")
+
+
+def test_output_of_a_folder_must_be_a_folder(model, capsys):
+    photo("in/a.png"), mask("m.png"), Path("out").write_bytes(b"")
+    assert "must be a folder; out is a file" in fails(capsys, "in", "m.png", "-o", "out")
+
+
+# Pairing
+
+
+def touch(*paths: str) -> None:
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+
+
+def test_pairing_by_name():
+    touch("p/a.png", "p/b.jpg", "p/notes.txt", "p/.hidden.png", "m/a.png", "m/b_mask.png")
+    pairs = pair_masks(Path("p"), Path("m"))
+    assert [(p.image.name, p.mask.name, p.stem) for p in pairs] == [
+        ("a.png", "a.png", "a"),
+        ("b.jpg", "b_mask.png", "b"),
+    ]
+
+
+def test_one_mask_inside_the_folder_for_all():
+    touch("p/a.png", "p/b.png", "p/mask.png")
+    assert [p.stem for p in pair_masks(Path("p"), Path("p/mask.png"))] == ["a", "b"]
+
+
+def test_unmatched_names_list_the_first_five_in_both_directions():
+    touch(*(f"p/{i}.png" for i in range(7)), "m/x.png")
+    with pytest.raises(ValueError, match=r"7 have none: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"):
+        pair_masks(Path("p"), Path("m"))
+    touch(*(f"m/{i}.png" for i in range(7)))
+    with pytest.raises(ValueError, match=r"every mask in m must have a photograph in p; 1 have none: x\.png"):
+        pair_masks(Path("p"), Path("m"))
+
+
+def test_a_mask_without_its_photograph_in_the_same_folder():
+    touch("p/a.png", "p/a_mask.png", "p/b_mask.png")
+    with pytest.raises(ValueError, match=r"must have a photograph in p; 1 have none: b_mask\.png"):
+        pair_masks(Path("p"), Path("p"))
+
+
+def test_names_that_clash():
+    touch("p/a.png", "p/a.jpg", "m/a.png", "q/a.png", "n/a.png", "n/a_mask.png")
+    with pytest.raises(ValueError, match=r"a\.jpg and a\.png share one"):
+        pair_masks(Path("p"), Path("m"))
+    with pytest.raises(ValueError, match=r"a\.png and a_mask\.png clash"):
+        pair_masks(Path("q"), Path("n"))
+
+
+def test_folders_that_hold_nothing():
+    touch("p/a.png")
+    Path("empty").mkdir()
+    with pytest.raises(ValueError, match="must hold photographs"):
+        pair_masks(Path("empty"), Path("p"))
+    with pytest.raises(ValueError, match="none is there"):
+        pair_masks(Path("p"), Path("nowhere"))
+
+
+def test_guidance_by_name():
+    touch("p/a.png", "p/a_seg.png", "s/a.png")
+    image = Path("p/a.png")
+    assert find_guidance(Path("p"), image, "seg") == Path("p/a_seg.png")
+    assert find_guidance(Path("s"), image, "seg") == Path("s/a.png")
+    assert find_guidance(Path("p"), image, "edge") is None
+    assert find_guidance(image, image, "edge") == image
+    assert find_guidance(None, image, "edge") is None
+
+
+def test_help_states_the_polarity(capsys):
+    with pytest.raises(SystemExit):
+        inpaint_cli.main(["--help"])
+    assert "white = hole" in capsys.readouterr().out

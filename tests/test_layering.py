@@ -1,0 +1,146 @@
+"""Who may import whom: the table of docs/design.md, held against every import statement in the repository."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom up: a module or package of mmif, what of mmif it may import, what else beside the standard library.
+# A name stands for everything below it; a package may import within itself; the first name that fits a module counts.
+RULES: dict[str, tuple[str, str]] = {
+    "config": ("", ""),
+    "backends": ("", "torch"),
+    "cli": ("backends", ""),
+    "ops": ("backends", "torch"),
+    "model.info": ("config cli ops model", "torch"),
+    "model": ("config ops", "torch"),
+    "checkpoint": ("config model", "torch safetensors"),
+    "image": ("", "torch numpy PIL"),
+    "features": ("", "torch safetensors"),
+    "perceptual": ("", "torch"),
+    "metrics": ("", "torch"),
+    "baselines": ("", "numpy"),
+    "losses": ("config ops features", "torch"),
+    "data": ("cli image features", "torch numpy PIL safetensors tqdm"),
+    "train": (
+        "config backends cli ops model checkpoint image features losses data",
+        "torch numpy PIL jsonargparse tqdm",
+    ),
+    "inpaint": ("config backends cli model checkpoint image", "torch numpy PIL tqdm"),
+    "evaluate": (
+        "config cli checkpoint image features perceptual metrics baselines data inpaint",
+        "torch numpy PIL tqdm",
+    ),
+    "doctor": ("backends", "torch"),
+    "__main__": ("", ""),
+    "__init__": ("config model inpaint", ""),
+}
+
+
+def imported(path: Path, package: str) -> set[str]:
+    """Absolute names of all modules that the file imports, at any depth; ``package`` is the one it lies in."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            # `from mmif import backends` imports a module; deeper down a name may be one, and its parent tells enough.
+            names |= {f"mmif.{alias.name}" for alias in node.names} if module == "mmif" else {module}
+    return names
+
+
+def below(name: str, parents: str) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents.split())
+
+
+def violations(module: str, names: set[str]) -> list[str]:
+    """What the module of mmif imports in ``names`` against its rule; no rule is a violation as well."""
+    rule = next((name for name in RULES if below(module, name)), None)
+    if rule is None:
+        return [f"mmif.{module} has no row in RULES"]
+    ours, outside = RULES[rule]
+    return sorted(
+        name
+        for name in names
+        if not below(name, outside)
+        and name.split(".")[0] not in sys.stdlib_module_names
+        and not below(name.removeprefix("mmif."), f"{ours} {rule}")
+    )
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", python_files("mmif"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_module_imports_only_what_its_layer_may(path: Path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    package = ".".join(parts[:-1])
+    module = ".".join(parts[1:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts[1:])
+    assert violations(module, imported(path, package)) == []
+
+
+def test_a_rule_names_only_what_stands_above_it():
+    for position, (name, (ours, _)) in enumerate(RULES.items()):
+        higher = set(ours.split()) - set(list(RULES)[:position])
+        assert higher <= {name.split(".")[0]}, f"{name} may import {higher}, which is not below it"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.encoder", "from mmif import backends"),
+        ("model.encoder", "def f():\n    import PIL.Image"),
+        ("ops.bias_act", "from ..model import MMInvertFill"),
+        ("checkpoint", "from mmif.inpaint import Inpainter"),
+        ("train.gan", "import mmif.evaluate"),
+        ("nowhere", ""),
+    ],
+)
+def test_the_checker_finds_a_wrong_import(tmp_path: Path, module: str, source: str):
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    package = ".".join(["mmif", *module.split(".")[:-1]])
+    assert violations(module, imported(path, package)) != []
+
+
+@pytest.mark.parametrize("folder", ["mmif", "kernels", "export", "benchmarks", "examples", "tests"])
+def test_nobody_imports_the_mapped_folders_by_their_bare_names(folder: str):
+    forbidden = "kernels export" + (" tests conftest" if folder != "tests" else "")
+    found = {path.name: [n for n in imported(path, folder) if below(n, forbidden)] for path in python_files(folder)}
+    assert not any(found.values()), found
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_import_mmif_is_silent_and_loads_nothing_else():
+    before_and_after = "import sys; before = set(sys.modules); import mmif; print(*sorted(set(sys.modules) - before))"
+    names = {name.split(".")[0] for name in run_python(before_and_after).split()}
+    assert "mmif" in names
+    assert names <= {"mmif", *sys.stdlib_module_names}
+
+
+def test_the_model_needs_torch_alone():
+    run_python(
+        "import sys\n"
+        "for name in ('PIL', 'safetensors', 'jsonargparse', 'tqdm', 'scipy', 'skimage', 'cv2'):\n"
+        "    sys.modules[name] = None\n"  # importing it raises ImportError
+        "import mmif\n"
+        "assert mmif.ModelConfig and mmif.PRESETS and mmif.from_preset and mmif.MMInvertFill\n"
+        "import torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )
