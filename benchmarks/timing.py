@@ -86,11 +86,12 @@ def peak_rss(script: str, *args: str) -> int:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """What a number depends on: device, driver, versions, threads, commit."""
+    """What a number depends on: device, driver, versions, threads, load, commit."""
     return {
         "device": _device_name(device),
         "host": _device_name("cpu"),
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],  # of the last minute: far above the threads means that others worked too
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),

@@ -11,7 +11,6 @@ that an exported graph holds standard operators only.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
 import os
@@ -48,7 +47,6 @@ def register_body(op: str, backend: str, supports: Callable[..., str | None]) ->
     """Announce that ``backend`` has a compiled body for ``op``; ``supports(*tensors)`` returns a reason or None."""
     _check_name(backend)
     _bodies[op, backend] = Body(supports)
-    why_not.cache_clear()  # it may have said that there are no such kernels
 
 
 @contextmanager
@@ -111,7 +109,6 @@ def _check_name(backend: str) -> None:
         raise ValueError(f"backend must be one of auto, {', '.join(OP_BACKENDS)}; got {backend!r}")
 
 
-@functools.cache
 def why_not(name: str) -> str | None:
     """None if the op backend or runtime ``name`` is usable here, else the reason a person can act on."""
     if name in ("reference", "eager"):

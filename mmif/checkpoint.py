@@ -100,7 +100,7 @@ def resolve(name: str | Path) -> Path:
 
 def _from_hub(name: str) -> Path:
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         raise ValueError(
             f"{name!r} is no folder here; to fetch it from the hub install huggingface-hub: pip install huggingface-hub"

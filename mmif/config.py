@@ -108,7 +108,8 @@ class ModelConfig:
             )
         if not enc.patch_sizes or any(enc.resolution // 8 % p for p in enc.patch_sizes):
             raise ValueError(
-                f"encoder.patch_sizes must divide the coarsest feature map ({enc.resolution // 8}), got {enc.patch_sizes}"
+                f"encoder.patch_sizes must divide the coarsest feature map ({enc.resolution // 8}), "
+                f"got {enc.patch_sizes}"
             )
         if enc.width % len(enc.patch_sizes) or enc.width * 4 % enc.attention_heads:
             raise ValueError(

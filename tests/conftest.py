@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(min(4, len(os.sched_getaffinity(0))))  # the tests' tensors are too small for more
+    torch.set_num_threads(1)  # the tests' tensors are too small for more, and threads that wait for each other are slow
     torch.backends.cuda.matmul.allow_tf32 = False  # numbers are compared with float32, not with TF32
     torch.backends.cudnn.allow_tf32 = False
     # Tests run in folders of their own: what was relative to the checkout must still be found by their subprocesses.

@@ -84,6 +84,7 @@ def test_it_compares_a_model_with_every_baseline(run, weights: Path, packed: Pat
     assert {row["against"] for row in result["wins"]} == {"telea", "ns", "patchmatch"}
     assert result["model"]["sha256"] == checkpoint.sha256(weights / "model.safetensors")
     assert result["data"]["manifest_sha256"] == checkpoint.sha256(packed / "manifest.json")
+    assert result["data"]["positions"] == protocol.choose(PHOTOGRAPHS, 4, 0)
     assert result["versions"]["torch"] == torch.__version__
     assert result["cpu"] is not None
     assert result["guidance"] == "none (the test condition)"
@@ -130,7 +131,8 @@ def test_guidance_by_the_oracle_is_named_and_changes_the_model_alone(run, weight
     assert "guidance ORACLE" in out
     assert guided["guidance"].startswith("ORACLE")
     assert scores(guided, "telea") == scores(plain, "telea")
-    assert scores(guided, "model") != scores(plain, "model")
+    assert "| 40-60 | model (oracle) | 3 |" in out
+    assert scores(guided, "model (oracle)") != scores(plain, "model")
     assert guided["holes"] == plain["holes"]
 
 

@@ -201,10 +201,10 @@ def test_alpha_of_an_array():
 @pytest.mark.parametrize(
     "source",
     [
-        np.zeros((2, 3, 5), np.uint8),
-        np.zeros((1, 2, 3, 3), np.uint8),
+        np.zeros((2, 3, 5)),
+        np.zeros((1, 2, 3, 3)),
         torch.zeros(6, 9, 3),
-        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((0, 4, 3)),
     ],
     ids=["five-channels", "batch", "channels-last-tensor", "no-pixels"],
 )

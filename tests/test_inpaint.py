@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -325,3 +326,14 @@ def test_bad_devices_and_backends(tmp_path):
             Inpainter.from_pretrained(tmp_path, device="cpu", backend="triton")
     with pytest.raises(ValueError, match="seam must be"):
         Inpainter(FakeModel(), seam="soft")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_example_runs(tmp_path, capsys):
+    examples = Path(__file__).parents[1] / "examples"
+    config = from_preset("tiny-32")
+    checkpoint.save(MMInvertFill(config), tmp_path / "tiny", config=config, extra={})
+    runpy.run_path(str(examples / "inpaint.py"))["main"](str(tmp_path / "tiny"), "out.png")
+    photo, hole = pixels(Image.open(examples / "photo.jpg")), pixels(Image.open(examples / "mask.png"))
+    assert np.array_equal(pixels(Image.open("out.png"))[~hole], photo[~hole])
+    assert 0.05 < hole.mean() < 0.5
+    assert "result out.png" in capsys.readouterr().out

@@ -144,7 +144,7 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
         (("a.png", "small.png"), "a.png: the mask must have the size of the photograph, 40 x 30; it has 20 x 30"),
         (("a.png", "m.png", "--edge", "small.png"), "the edge map must have the size"),
         (("a.png", "m.png", "--segmentation", "small.png"), "the segmentation must have the size"),
-        (("a.png", "m.png", "--segmentation", "m.png"), "labels of a segmentation must be 0..3, or 255"),
+        (("a.png", "m.png", "--segmentation", "nine.png"), "labels of a segmentation must be 0..3, or 255"),
         (("a.png", "m.png", "--edge-mask", "m.png"), "an edge mask needs an edge map"),
         (("a.png", "m.png", "--edge", "no.png"), "--edge must be a file, or a folder"),
         (("a.png", "m.png", "--margin", "-1"), "margin must lie"),
@@ -154,6 +154,7 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
 )
 def test_bad_input_is_one_line(model, capsys, argv, words):
     photo("a.png"), photo("broken.png"), mask("m.png"), mask("small.png", (20, 30))
+    Image.new("L", SIZE, 9).save("nine.png")
     data = Path("broken.png").read_bytes()
     Path("broken.png").write_bytes(data[: len(data) // 2])
     Path("text.png").write_text("no image")

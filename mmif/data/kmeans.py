@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mmif.features import MobileNetV2
@@ -79,7 +79,7 @@ def fit(net: MobileNetV2, batches: Iterable[Tensor], classes: int, path: Path) -
     components = vectors.flip(1)[:, :_COMPONENTS].T.float().contiguous()
     centres = _lloyd((x - mean) @ components.T, classes)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({"mean": mean, "components": components, "centres": centres}, temporary)
+    temporary.write_bytes(save({"mean": mean, "components": components, "centres": centres}))
     temporary.replace(path)
 
 

@@ -100,7 +100,10 @@ def _begin(out: Path, manifest: dict[str, Any]) -> None:
     """Claim ``out`` for this run, or make sure that it was begun by the same one."""
     path = out / "manifest.json"
     if path.is_file():
-        begun = json.loads(path.read_text())
+        try:
+            begun = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError):
+            begun = {}  # damaged: differs in everything
         changed = [key for key in manifest if key != "complete" and begun.get(key) != manifest[key]]
         if changed:
             raise ValueError(
@@ -161,9 +164,8 @@ def _describe(shards: dict[Path, list[Record]], settings: Settings, source: Path
     splits: dict[str, Any] = {}
     corrupt = []
     for path, records in shards.items():
-        with tarfile.open(path) as tar:
-            written = {name.split(".")[0] for name in tar.getnames()}
-        corrupt += [_reason(r, settings, source) for r in records if r.key not in written]
+        written = _keys(path)
+        corrupt += [_reason(record, settings, source, path) for record in records if record.key not in written]
         split = splits.setdefault(path.parent.name, {"count": 0, "shards": []})
         split["count"] += len(written)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -171,15 +173,24 @@ def _describe(shards: dict[Path, list[Record]], settings: Settings, source: Path
     return {"splits": splits, "corrupt": sorted(corrupt, key=lambda entry: entry["path"])}
 
 
-def _reason(record: Record, settings: Settings, source: Path) -> dict[str, str]:
-    reason = "it could not be read when its shard was written"
+def _keys(path: Path) -> set[str]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return {name.split(".")[0] for name in tar.getnames()}
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} must be a tar shard, got {error}: remove it and run this again") from error
+
+
+def _reason(record: Record, settings: Settings, source: Path, shard: Path) -> dict[str, str]:
+    """Why a photograph is not in its shard."""
     try:
         read_square(record, settings)
     except ValueError as error:
         reason = str(error)
         for file in filter(None, (record.path, record.seg)):  # the manifest tells nothing of this machine
             reason = reason.replace(str(file), file.name)
-    return {"path": _relative(record, source), "reason": reason}
+        return {"path": _relative(record, source), "reason": reason}
+    raise ValueError(f"{shard} must hold {record.path.name}, got a damaged shard: remove it and run this again")
 
 
 def _relative(record: Record, source: Path) -> str:

@@ -12,7 +12,10 @@ from mmif.ops import gated_mask_attention
 
 
 class GatedFeedForward(nn.Module):
-    """``z + body(u) * sigmoid(gate(u))`` with ``u = fusion(z, aux)``; ``gff="code"``: ``z * tanh(gate(u)) + body(u)``."""
+    """``z + body(u) * sigmoid(gate(u))`` with ``u = fusion(z, aux)``.
+
+    ``gff="code"``, the predecessor's form: ``z * tanh(gate(u)) + body(u)``.
+    """
 
     def __init__(self, channels: int, aux_channels: int, config: EncoderConfig):
         super().__init__()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,7 @@ class MappingNetwork(nn.Module):
     def __init__(self, config: LatentConfig):
         super().__init__()
         widths = [config.z_dim] + [config.w_dim] * config.mapping_layers
-        self.layers = nn.Sequential(
-            *(EqualLinear(i, o, act="lrelu", lr_multiplier=0.01) for i, o in zip(widths, widths[1:], strict=False))
-        )
+        self.layers = nn.Sequential(*(EqualLinear(i, o, act="lrelu", lr_multiplier=0.01) for i, o in pairwise(widths)))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8))
@@ -33,6 +32,8 @@ class MappingNetwork(nn.Module):
 
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias, leaky ReLU; optionally upsampling by two first."""
+
+    resample_filter: Tensor | None
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int, clamp: float, *, up: int = 1):
         super().__init__()
@@ -74,6 +75,8 @@ class SynthesisBlock(nn.Module):
 
     ``add_at`` tells where the feature joins: behind the up-convolution (the default), or on the upsampled input of it.
     """
+
+    resample_filter: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int, config: GeneratorConfig):
         super().__init__()

@@ -41,7 +41,9 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """"Same" convolution with equalised learning rate, optional blur-downsampling by two, bias and activation."""
+    """Convolution ("same" padding) with equalised learning rate, optional blur-downsampling, bias and activation."""
+
+    resample_filter: Tensor | None
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale
-        if self.down == 1:
+        if self.resample_filter is None:
             x = F.conv2d(x, weight, padding=self.pad)
         else:
             # Blur, then convolve with stride: the pads centre filter and kernel together.

@@ -106,9 +106,7 @@ class MMInvertFill(nn.Module):
             seg, seg_hole = hole.new_zeros(hole.shape[0], self.config.encoder.num_classes, *hole.shape[2:]), nothing
         edge_hole = torch.zeros_like(hole) if edge_hole is None else edge_hole
         seg_hole = torch.zeros_like(hole) if seg_hole is None else seg_hole
-        full = Conditions(
-            image * (1 - hole), hole, edge * (1 - edge_hole), edge_hole, seg * (1 - seg_hole), seg_hole
-        )
+        full = Conditions(image * (1 - hole), hole, edge * (1 - edge_hole), edge_hole, seg * (1 - seg_hole), seg_hole)
         return Conditions(*(area_resize(x, self.config.encoder.resolution) for x in full))
 
     def _style_codes(self, encoded: EncoderOutput, mean: Tensor) -> Tensor:

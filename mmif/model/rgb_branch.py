@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +25,7 @@ class RGBBranch(nn.Module):
         widths = [3 + config.fbranch_mask] + [config.channels(r) for r in fine_to_coarse]
         # The first convolution works at full size; every later one follows a blur-downsampling.
         self.convs = nn.ModuleList(
-            EqualConv2d(i, o, 3, act="lrelu", down=1 if n == 0 else 2)
-            for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
+            EqualConv2d(i, o, 3, act="lrelu", down=1 if n == 0 else 2) for n, (i, o) in enumerate(pairwise(widths))
         )
         before = [r // 2 for r in fine_to_coarse[:-1]] if config.add_at == "pre_upconv" else fine_to_coarse[:-1]
         self.taps = nn.ModuleList(

@@ -14,7 +14,6 @@ from mmif.config import ModelConfig
 from mmif.data.masks import random_hole
 from mmif.hrf import HRFLoss
 from mmif.model import MMInvertFill, Output
-from mmif.model.attention import area_resize
 from mmif.model.discriminator import PatchDiscriminator
 from mmif.train import loop
 from mmif.train.config import EncoderTrainConfig
@@ -46,9 +45,9 @@ class EncoderTrainer:
         self.d_edge = PatchDiscriminator(1, options.d_width).to(self.device)
         self.hrf = HRFLoss(options.perceptual, options.perceptual_weights or None).to(self.device)
         self.average = loop.Average(self.model)
-        self.opt = torch.optim.Adam(self._groups(), betas=options.betas)
+        self.opt = torch.optim.Adam(self._groups(), betas=options.betas, fused=True)
         d_params = [*self.d_img.parameters(), *self.d_edge.parameters()]
-        self.opt_d = torch.optim.Adam(d_params, lr=options.d_lr, betas=options.betas)
+        self.opt_d = torch.optim.Adam(d_params, lr=options.d_lr, betas=options.betas, fused=True)
         self.base_lrs = [group["lr"] for group in self.opt.param_groups]
 
     def _load_generator(self) -> None:
@@ -95,7 +94,7 @@ class EncoderTrainer:
         rng = loop.seed_step(self.options.seed, step)
         self._schedule(step)
         batch = self.prepare(item, rng)
-        output = self.run_model(self.model, batch, rng)
+        output = self.run_model(self.model, batch)
         logs = self._model_step(output, batch)
         logs |= self._discriminator_step(output, batch)
         self.model.mean_latent.update(self.model.generator.mapping)
@@ -139,8 +138,7 @@ class EncoderTrainer:
             pick = torch.full_like(pick, 2)  # the ground truth is what guides: it is always whole
         return options[pick, torch.arange(hole.shape[0], device=self.device)]
 
-    def run_model(self, model: MMInvertFill, batch: Batch, rng: np.random.Generator) -> Output:
-        del rng  # the noise comes from torch's generator, seeded for the step
+    def run_model(self, model: MMInvertFill, batch: Batch) -> Output:
         seg = losses.one_hot(batch.labels, self.config.encoder.num_classes)
         return model(batch.image, batch.hole, seg, batch.seg_hole, batch.edge, batch.edge_hole)
 
@@ -229,10 +227,10 @@ class EncoderTrainer:
         batch = self.prepare(item, rng)
         nothing = torch.ones_like(batch.hole)
         batch = batch._replace(edge_hole=nothing, seg_hole=nothing)
-        filled = self.run_model(self.average.module, batch, rng).image
+        filled = self.run_model(self.average.module, batch).image
         masked = batch.image * (1 - batch.hole) + batch.hole
         composed = batch.image * (1 - batch.hole) + filled * batch.hole
-        rows = torch.stack([batch.image, masked, composed, area_resize(filled, batch.image.shape[2])], dim=1)
+        rows = torch.stack([batch.image, masked, composed, filled], dim=1)
         save_grid(path, rows.flatten(0, 1), columns=8)
 
 
@@ -246,15 +244,20 @@ def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
         trainer.load_state(state)
         start = state["step"]
     print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(options, start)
-    shown = next(loop.batches(options, 0))  # the same photographs in every sample picture
+    data = loop.batches(options, config.resolution, start)
+    shown = next(loop.batches(options, config.resolution, 0))  # the same photographs in every sample picture
 
     def body(step: int) -> dict[str, Tensor]:
         return trainer.step(step, next(data))
 
     def snapshot(step: int) -> None:
         run.save(step, trainer.state())
-        info = {"stage": "encoder", "step": step, "hours": round(run.hours, 3), "generator": options.generator}
+        info = {
+            "stage": "encoder",
+            "step": step,
+            "hours": round(run.hours, 3),
+            "generator": Path(options.generator).name,
+        }
         checkpoint.save(trainer.average.module, run.folder, config=config, extra=info)
         if step % options.sample_every == 0 or step == options.steps:
             trainer.sample(run.folder / "samples" / f"{step:07d}.png", shown)

@@ -41,7 +41,7 @@ class GanTrainer:
     def _adam(self, module: torch.nn.Module, every: int) -> torch.optim.Adam:
         """Adam corrected for lazy regularisation: fewer, heavier penalty steps."""
         c = every / (every + 1) if every else 1.0
-        return torch.optim.Adam(module.parameters(), lr=self.options.lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+        return torch.optim.Adam(module.parameters(), lr=self.options.lr * c, betas=(0.0, 0.99**c), fused=True)
 
     def state(self) -> dict[str, Any]:
         parts = ("generator", "discriminator", "opt_g", "opt_d")
@@ -144,7 +144,7 @@ def train_gan(options: GanConfig, config: ModelConfig) -> None:
         trainer.load_state(state)
         start = state["step"]
     print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(options, start)
+    data = loop.batches(options, config.resolution, start)
 
     def body(step: int) -> dict[str, Tensor]:
         return trainer.step(step, next(data)["image"])

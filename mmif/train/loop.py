@@ -14,9 +14,9 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ from torch import Tensor, nn
 from mmif.config import ModelConfig
 from mmif.train.config import RunConfig
 
+M = TypeVar("M", bound=nn.Module)
+
 MAY_CHANGE = ("steps", "workers", "snapshot_every", "sample_every", "log_every", "max_hours", "device", "data", "out")
 
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is the first CUDA device, else the CPU; a CUDA device that is not there is an error."""
+    torch.set_flush_denormal(True)  # on a CPU, vanishing gradients and moments would cost a hundredfold
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -45,16 +48,16 @@ def seed_step(seed: int, step: int) -> np.random.Generator:
     return rng
 
 
-class Average:
+class Average(Generic[M]):
     """Exponential moving average of a module's parameters; buffers are copied."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: M):
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, beta: float) -> None:
+    def update(self, module: M, beta: float) -> None:
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
-            mean.lerp_(now.detach(), 1.0 - beta)
+            mean.lerp_(now, 1.0 - beta)
         for mean, now in zip(self.module.buffers(), module.buffers(), strict=True):
             mean.copy_(now)
 
@@ -70,7 +73,7 @@ class Run:
         (self.folder / "trainer").mkdir(parents=True, exist_ok=True)
         (self.folder / "samples").mkdir(exist_ok=True)
         self._check_options()
-        self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - kept open
+        self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")
 
     @property
     def state_file(self) -> Path:
@@ -103,7 +106,8 @@ class Run:
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise ValueError(f"{self.state_file} must be a state of this program, and cannot be read: {error}") from error
+            message = f"{self.state_file} must be a state of this program, and cannot be read: {error}"
+            raise ValueError(message) from error
         self.hours_before = state["hours"]
         return state
 
@@ -113,7 +117,7 @@ class Run:
         torch.save({**state, "step": step, "hours": self.hours}, temporary)
         os.replace(temporary, self.state_file)
 
-    def log(self, step: int, values: dict[str, Tensor | float]) -> None:
+    def log(self, step: int, values: Mapping[str, Tensor]) -> None:
         row = {k: round(float(v), 5) for k, v in values.items()}
         line = {"step": step, "hours": round(self.hours, 4), **row}
         self._log.write(json.dumps(line) + "\n")
@@ -131,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def steps(run: Run, start: int, body: Callable[[int], dict[str, Tensor]], snapshot: Callable[[int], None]) -> int:
+def steps(run: Run, start: int, body: Callable[[int], Mapping[str, Tensor]], snapshot: Callable[[int], None]) -> int:
     """Run ``body`` until the last step or the time limit, with logs and snapshots; returns the step reached."""
     from tqdm import tqdm
 
@@ -153,12 +157,14 @@ def steps(run: Run, start: int, body: Callable[[int], dict[str, Tensor]], snapsh
     return step + 1
 
 
-def batches(options: RunConfig, start: int) -> Iterator[dict[str, Any]]:
+def batches(options: RunConfig, resolution: int, start: int) -> Iterator[dict[str, Any]]:
     """Endless batches of the training split, beginning with the batch of step ``start``."""
     from mmif.data.dataset import InfiniteSampler, PackedDataset
     from mmif.data.dataset import batches as data_batches
 
     dataset = PackedDataset(options.data, "train")
+    if dataset.size != resolution:
+        raise ValueError(f"{options.data} holds squares of {dataset.size} pixels, the preset needs {resolution}")
     sampler = InfiniteSampler(len(dataset), seed=options.seed, start=start * options.batch)
     return iter(data_batches(dataset, sampler, options.batch, options.workers))
 

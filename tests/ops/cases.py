@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from mmif.ops.acb_fusion import acb_mix_ref, acb_paths_ref, acb_pool_ref
 from mmif.ops.bias_act import bias_act_grad_ref, bias_act_ref
 from mmif.ops.gated_mask_attention import gated_mask_attention_ref
 from mmif.ops.modulated_conv2d import modulated_conv2d_ref
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d_ref
-from torch import Tensor
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 Args = tuple[Any, ...]
@@ -153,7 +154,10 @@ OPS = {
         (),
         {
             "3_paths": _args(
-                *[_randn(2, 3, 5)] * 2, lambda _: torch.randint(35, (2, 3, 5)), _randn(2, 3, 4, 5, 7), _randn(5, 4, 3, 3)
+                *[_randn(2, 3, 5)] * 2,
+                lambda _: torch.randint(35, (2, 3, 5)),
+                _randn(2, 3, 4, 5, 7),
+                _randn(5, 4, 3, 3),
             )
         },
     ),

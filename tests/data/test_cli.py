@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmif.data.cli import main
+
+
+def test_prepare_then_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "photo3.jpg").write_text("no image")
+    command = ["prepare", "--layout", "folder", "--from", str(folder), "--out", str(tmp_path / "set")]
+    main([*command, "--size", "32", "--seg", "none", "--workers", "1"])
+    terms, last = capsys.readouterr().out.splitlines()[-2:]
+    assert terms.startswith("terms of use: Photographs of your own")
+    assert "packed train" in last
+    assert "0 duplicates dropped, 1 corrupt files skipped" in last
+
+    main(
+        ["show", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "strip.png"), "--columns", "4", "--rows", "1"]
+    )
+    assert Image.open(tmp_path / "strip.png").size == (128, 96)
+
+
+def test_masks_depend_on_the_seed_and_their_number_alone(tmp_path: Path):
+    for name, count in (("a", "3"), ("b", "2")):
+        main(
+            [
+                "masks",
+                "--ratio",
+                "40-60",
+                "--count",
+                count,
+                "--size",
+                "64",
+                "--seed",
+                "7",
+                "--out",
+                str(tmp_path / name),
+            ]
+        )
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    for path in (tmp_path / "b").iterdir():
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+        hole = np.asarray(Image.open(path).convert("L"))
+        assert set(np.unique(hole)) == {0, 255}
+        assert 0.4 <= (hole == 255).mean() <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("prepare --layout folder --from missing --out set", "--from must be a folder, got missing"),
+        ("show --data missing --out strip.png", "missing must be a folder that `mmif-data prepare` wrote"),
+        ("masks --ratio 40 --out masks", "--ratio must be two percentages such as 40-60, got '40'"),
+        ("masks --ratio x-60 --out masks", "--ratio must be two percentages"),
+        ("masks --ratio 60-40 --out masks", "0 <= lo <= hi <= 1"),
+        ("masks --ratio 40-60 --count 0 --out masks", "--count must be >= 1"),
+    ],
+)
+def test_mistakes_are_one_line(command: str, word: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mmif-data: error: ")
+    assert word in error
+    assert error.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["masks", "--ratio", "40-60", "--out", str(tmp_path / "file")])
+    assert stop.value.code == 2
+    assert "file" in capsys.readouterr().err

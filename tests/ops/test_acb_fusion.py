@@ -1,0 +1,161 @@
+"""acb_fusion against the formula as printed, with the convolution of the concatenation; identities; bad input."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmif.ops import acb_fusion
+from mmif.ops.acb_fusion import mean_of_conv3x3
+
+NAMES = ("x", "gates", "path_weight", "path_bias", "fuse_weight", "fuse_bias", "fc_weight", "fc_bias")
+
+
+def arguments(channels=4, paths=4, size=(5, 7), dtype=torch.float64):
+    c, r = channels, paths
+    shapes = ((2, c, *size), (2, 2 * c, *size), (r, c, c, 3, 3), (r, c), (c, 3 * c, 3, 3), (c,), (c, c), (c,))
+    return {name: torch.randn(shape, dtype=dtype) for name, shape in zip(NAMES, shapes, strict=True)}
+
+
+def oracle(x, gates, path_weight, path_bias, fuse_weight, fuse_bias, fc_weight, fc_bias, dilations):
+    """Eq. 1 and its inline formulas word by word: all 3C channels go into the convolution of every path."""
+    paths, exps = [], []
+    for weight, bias, d in zip(path_weight, path_bias, dilations, strict=True):
+        f_r = torch.relu(F.conv2d(F.pad(x, (d,) * 4, mode="reflect"), weight, bias, dilation=d))
+        g_r = F.conv2d(torch.cat([f_r, gates], 1), fuse_weight, fuse_bias, padding=1)
+        mean, peak = F.adaptive_avg_pool2d(g_r, 1).flatten(1), F.adaptive_max_pool2d(g_r, 1).flatten(1)
+        a_r = torch.sigmoid(F.linear(mean, fc_weight, fc_bias) + F.linear(peak, fc_weight, fc_bias))
+        paths.append(f_r)
+        exps.append(a_r.exp()[:, :, None, None])
+    return sum(e / sum(exps) * f_r for e, f_r in zip(exps, paths, strict=True)) + x
+
+
+@pytest.mark.parametrize("dilations", [(1, 2, 3, 4), (1,), (4, 4)], ids=str)
+def test_equals_the_formula(dilations):
+    args = arguments(paths=len(dilations))
+    got = acb_fusion(**args, dilations=dilations)
+    torch.testing.assert_close(got, oracle(**args, dilations=dilations), rtol=1e-12, atol=1e-12)
+
+
+def test_registered_ops_equal_the_formula(registered):
+    args = {name: t.requires_grad_() for name, t in arguments().items()}
+    out, expected = acb_fusion(**args, dilations=(1, 2, 3, 4)), oracle(**args, dilations=(1, 2, 3, 4))
+    assert out.grad_fn is not None
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(out)
+    for got, want in zip(*(torch.autograd.grad(y, args.values(), cotangent) for y in (out, expected)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+def test_equal_paths_give_x_plus_the_path():
+    args = arguments()
+    args["path_weight"] = args["path_weight"][:1].expand(4, -1, -1, -1, -1)
+    args["path_bias"] = args["path_bias"][:1].expand(4, -1)
+    path = torch.ops.mmif.acb_paths(args["x"], args["path_weight"][:1], args["path_bias"][:1], (2,))[:, 0]
+    torch.testing.assert_close(acb_fusion(**args, dilations=(2, 2, 2, 2)), args["x"] + path)
+
+
+def test_path_weights_add_up_to_one():
+    ones, logits = torch.ones(2, 4, 3, 5, 7, dtype=torch.float64), 9 * torch.randn(2, 4, 3, dtype=torch.float64)
+    mixed = torch.ops.mmif.acb_mix(ones, logits, torch.zeros(2, 3, 5, 7, dtype=torch.float64))
+    torch.testing.assert_close(mixed, torch.ones_like(mixed), rtol=1e-14, atol=0)
+
+
+def test_the_maximum_lies_where_the_op_says():
+    paths, shared, weight = torch.randn(2, 3, 4, 5, 7), torch.randn(2, 3, 5, 7), torch.randn(3, 4, 3, 3)
+    _, peak, where = torch.ops.mmif.acb_pool(paths, shared, weight)
+    for r in range(3):
+        z = F.conv2d(paths[:, r], weight, padding=1) + shared
+        torch.testing.assert_close(z.flatten(2).gather(2, where[:, r, :, None])[..., 0], peak[:, r])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (2, 2), (7, 11)], ids=str)
+def test_mean_of_conv3x3(size):
+    x, weight = torch.randn(2, 3, *size, dtype=torch.float64), torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    bias = torch.randn(4, dtype=torch.float64)
+    torch.testing.assert_close(mean_of_conv3x3(x, weight, bias), F.conv2d(x, weight, bias, padding=1).mean((2, 3)))
+    torch.testing.assert_close(mean_of_conv3x3(x, weight), F.conv2d(x, weight, padding=1).mean((2, 3)))
+
+
+def test_mean_of_conv3x3_stays_in_the_range_of_float16():
+    x, weight = torch.full((1, 1, 128, 128), 8.0).half(), torch.ones(1, 1, 3, 3).half()  # their sum is 131072
+    expected = F.conv2d(x.double(), weight.double(), padding=1).mean((2, 3)).half()
+    assert torch.equal(mean_of_conv3x3(x, weight), expected)
+
+
+def test_multiplications_are_those_of_the_split_form():
+    """R paths, R times C of the 3C fuse channels, and the 2C shared ones once: docs/numerics.md."""
+    c, r, (h, w) = 4, 4, (5, 7)
+    args = arguments(c, r, (h, w))
+    conv = 9 * c * c * 2 * h * w  # C to C channels, batch of two
+    linear = 2 * c * c * 2 * r
+    for function, convs in ((acb_fusion, r + r + 2), (oracle, r + 3 * r)):
+        with FlopCounterMode(display=False) as counter:
+            function(**args, dilations=(1, 2, 3, 4))
+        assert counter.get_total_flops() == 2 * (convs * conv + linear)
+
+
+def test_gradients_of_the_registered_ops():
+    def leaf(*shape):
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    ops = torch.ops.mmif
+    gradcheck(lambda *a: ops.acb_paths(*a, (1, 2)), (leaf(1, 2, 3, 4), leaf(2, 2, 2, 3, 3), leaf(2, 2)))
+    gradcheck(lambda *a: ops.acb_pool(*a)[:2], (leaf(1, 2, 2, 3, 4), leaf(1, 2, 3, 4), leaf(2, 2, 3, 3)))
+    gradcheck(ops.acb_mix, (leaf(2, 3, 2, 2, 3), leaf(2, 3, 2), leaf(2, 2, 2, 3)))
+
+
+def test_a_second_order_gradient_is_an_error_not_a_zero(registered):
+    args = {name: t.requires_grad_() for name, t in arguments().items()}
+    out = acb_fusion(**args, dilations=(1, 2, 3, 4))
+    dx = torch.autograd.grad(out.sum(), args["x"], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match=r"acb_\w+_bwd"):
+        dx.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": (4, 5, 7)}, r"x must be \[N, C, H, W\] and gates \[N, 2C, H, W\], got \(4, 5, 7\) and \(2, 8, 5, 7\)"),
+        ({"gates": (2, 4, 5, 7)}, r"gates \[N, 2C, H, W\], got \(2, 4, 5, 7\) and \(2, 4, 5, 7\)"),
+        ({"path_weight": (3, 4, 4, 3, 3)}, r"path_weight must have the shape \(4, 4, 4, 3, 3\), got \(3, 4, 4, 3, 3\)"),
+        ({"path_bias": (4,)}, r"path_bias must have the shape \(4, 4\), got \(4,\)"),
+        ({"fuse_weight": (4, 4, 3, 3)}, r"fuse_weight must have the shape \(4, 12, 3, 3\), got \(4, 4, 3, 3\)"),
+        ({"fuse_bias": (3,)}, r"fuse_bias must have the shape \(4,\), got \(3,\)"),
+        ({"fc_weight": (4, 3)}, r"fc_weight must have the shape \(4, 4\), got \(4, 3\)"),
+        ({"fc_bias": (1,)}, r"fc_bias must have the shape \(4,\), got \(1,\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_shapes(change, message):
+    args = arguments() | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in change.items()}
+    with pytest.raises(ValueError, match=f"acb_fusion: .*{message}"):
+        acb_fusion(**args, dilations=(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("dilations", "message"),
+    [
+        ((), r"dilations must be >= 1 and smaller than the image \(5, 7\), got \(\)"),
+        ((0, 1, 2, 3), r"dilations must be >= 1 and smaller than the image \(5, 7\), got \(0, 1, 2, 3\)"),
+        ((1, 2, 3, 5), r"dilations must be >= 1 and smaller than the image \(5, 7\), got \(1, 2, 3, 5\)"),
+    ],
+    ids=["none", "zero", "too_large"],
+)
+def test_bad_dilations(dilations, message):
+    with pytest.raises(ValueError, match=f"acb_fusion: {message}"):
+        acb_fusion(**arguments(), dilations=dilations)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_dtype(name):
+    args = arguments() | {name: arguments()[name].float()}
+    with pytest.raises(ValueError, match=r"acb_fusion: all tensors must share a floating dtype, got .*torch.float32"):
+        acb_fusion(**args, dilations=(1, 2, 3, 4))
+
+
+def test_integer_tensors():
+    args = {name: t.int() for name, t in arguments().items()}
+    with pytest.raises(ValueError, match=r"acb_fusion: all tensors must share a floating dtype, got torch.int32"):
+        acb_fusion(**args, dilations=(1, 2, 3, 4))

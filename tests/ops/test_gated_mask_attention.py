@@ -1,0 +1,203 @@
+"""gated_mask_attention against F.scaled_dot_product_attention on patches cut by loops; gates; gradients; bad input."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from mmif.ops import gated_mask_attention
+from mmif.ops.gated_mask_attention import MODES, merge_patches, split_patches
+
+GATED = [mode for mode in MODES if mode != "none"]
+SIZES = (1, 2, 4)
+
+modes = pytest.mark.parametrize("mode", MODES)
+gated_modes = pytest.mark.parametrize("mode", GATED)
+
+
+def corners(height, width, p):
+    return [(top, left) for top in range(0, height, p) for left in range(0, width, p)]
+
+
+def cut(x, p):
+    """Tokens ``[N, L, C p p]``, patch by patch in reading order."""
+    patches = [x[:, :, top : top + p, left : left + p].flatten(1) for top, left in corners(*x.shape[2:], p)]
+    return torch.stack(patches, dim=1)
+
+
+def paste(tokens, shape, p):
+    out = tokens.new_zeros(shape)
+    for i, (top, left) in enumerate(corners(*shape[2:], p)):
+        out[:, :, top : top + p, left : left + p] = tokens[:, i].reshape(shape[0], shape[1], p, p)
+    return out
+
+
+def attend(q, k, v, gate, mode):
+    """Tokens ``[N, L, D]`` and one gate per token ``[N, L]``."""
+    if mode == "post":
+        return F.scaled_dot_product_attention(q, k, v * gate[..., None])
+    if mode == "log":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=gate.log()[:, None, :])
+    if mode in ("none", "value"):  # the gate of the values is per pixel and was applied before
+        return F.scaled_dot_product_attention(q, k, v)
+    out = torch.zeros_like(q)
+    for n in range(len(q)):
+        for i in range(q.shape[1]):
+            scores = [(gate[n, j] * q[n, i].dot(k[n, j]) / math.sqrt(q.shape[2])).exp() for j in range(k.shape[1])]
+            out[n, i] = sum(score * value for score, value in zip(scores, v[n], strict=True)) / sum(scores)
+    return out
+
+
+def oracle(q, k, v, gate, sizes, mode):
+    channels, heads = q.shape[1] // len(sizes), []
+    for i, p in enumerate(sizes):
+        head = slice(i * channels, (i + 1) * channels)
+        g = gate[:, i : i + 1]
+        values = v[:, head] * g if mode == "value" else v[:, head]
+        tokens = attend(cut(q[:, head], p), cut(k[:, head], p), cut(values, p), cut(g, p).mean(2), mode)
+        heads.append(paste(tokens, values.shape, p))
+    return torch.cat(heads, 1)
+
+
+def arguments(shape=(2, 6, 4, 8), heads=3):
+    q, k, v = torch.randn(3, *shape, dtype=torch.float64)
+    return q, k, v, torch.rand(shape[0], heads, *shape[2:], dtype=torch.float64)
+
+
+@modes
+def test_equals_scaled_dot_product_attention(mode):
+    q, k, v, gate = arguments()
+    got = gated_mask_attention(q, k, v, None if mode == "none" else gate, patch_sizes=SIZES, mode=mode)
+    torch.testing.assert_close(got, oracle(q, k, v, gate, SIZES, mode), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 6])
+def test_split_equals_the_loop_and_merge_is_its_inverse(p):
+    x = torch.randn(2, 5, 6, 12)
+    tokens = split_patches(x, p)
+    assert torch.equal(tokens, cut(x, p))
+    assert torch.equal(merge_patches(tokens, p, (6, 12)), x)
+
+
+@gated_modes
+def test_an_open_gate_is_plain_attention(mode):
+    q, k, v, gate = arguments()
+    open_gate = gated_mask_attention(q, k, v, torch.ones_like(gate), patch_sizes=SIZES, mode=mode)
+    plain = gated_mask_attention(q, k, v, patch_sizes=SIZES, mode="none")
+    torch.testing.assert_close(open_gate, plain, rtol=1e-13, atol=1e-13)
+
+
+def test_rows_of_mode_log_add_up_to_one():
+    q, k, v, gate = arguments()
+    out = gated_mask_attention(q, k, torch.ones_like(v), gate, patch_sizes=SIZES, mode="log")
+    torch.testing.assert_close(out, torch.ones_like(v), rtol=1e-13, atol=1e-13)
+
+
+def leaves(q, k, v, gate):
+    return [t.clone().requires_grad_() for t in (q, k, v, gate)]
+
+
+def run(q, k, v, gate, mode, sizes=SIZES):
+    return torch.ops.mmif.gated_mask_attention(q, k, v, gate, sizes, mode)
+
+
+def public(q, k, v, gate, mode, sizes=SIZES):
+    return gated_mask_attention(q, k, v, gate, patch_sizes=sizes, mode=mode)
+
+
+both = pytest.mark.parametrize("attention", [run, public], ids=["registered", "reference"])
+
+
+@both
+@gated_modes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+def test_all_keys_closed(attention, mode, dtype):
+    """Output and gradient are 0 where the gate is a factor; in mode ``logit`` the output is the mean of the values."""
+    q, k, v, gate = (t.to(dtype) for t in arguments())
+    gate[1] = 0
+    inputs = leaves(q, k, v, gate)
+    out = attention(*inputs, mode)
+    gradients = torch.autograd.grad(out, inputs, torch.randn_like(out))
+    assert all(t.isfinite().all() for t in (out, *gradients))
+    if mode == "logit":
+        torch.testing.assert_close(out[1, :2], v[1, :2].mean((1, 2), keepdim=True).expand(2, 4, 8))
+        return
+    assert not out[1].any()
+    assert not any(gradient[1].any() for gradient in gradients[:3])
+    if mode == "log":
+        assert not gradients[3][1].any()
+
+
+@both
+def test_closed_keys_count_for_nothing_in_mode_log(attention):
+    """Keys that are closed give what their removal gives, however large their scores are."""
+    q, k, v, gate = (t.float() for t in arguments((1, 2, 4, 4), 1))
+    k[:, :, 2:] *= 1e4
+    gate[:, :, 2:] = 0
+    gate[:, :, :2] *= 1e-6
+    inputs = leaves(q, k, v, gate)
+    out = attention(*inputs, "log", (2,))
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), inputs))
+    for top in (0, 2):  # the queries of one half attend to the open keys of the upper half
+        alone = attention(q[:, :, top : top + 2], k[:, :, :2], v[:, :, :2], gate[:, :, :2], "log", (2,))
+        torch.testing.assert_close(out[:, :, top : top + 2], alone)
+
+
+@modes
+def test_scores_stay_in_the_range_of_float16(mode):
+    q, _, v, gate = (t.half() for t in arguments((1, 32, 8, 8), 1))
+    out = public(q * 12, q * 12, v, None if mode == "none" else gate, mode, (8,))  # q k^T is about 3e5
+    assert out.isfinite().all()
+
+
+@modes
+def test_gradients(mode):
+    q, k, v, gate = leaves(*arguments((1, 2, 2, 4), 2))
+    if mode == "none":
+        gradcheck(lambda *qkv: run(*qkv, None, mode, (1, 2)), (q, k, v))
+    else:
+        with torch.no_grad():
+            gate.clamp_(0.1, 0.9)
+        gradcheck(lambda *inputs: run(*inputs, mode, (1, 2)), (q, k, v, gate))
+
+
+def test_a_second_order_gradient_is_an_error_not_a_zero():
+    inputs = leaves(*arguments())
+    dq = torch.autograd.grad(run(*inputs, "post").sum(), inputs[0], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="gated_mask_attention_bwd"):
+        dq.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"mode": "soft"}, r"mode must be one of post, logit, value, log, none; got 'soft'"),
+        ({"q": torch.zeros(4, 4, 4)}, r"q, k, v must be \[N, C, H, W\] of one shape, got \(4, 4, 4\), \(1, 4, 4, 4\)"),
+        ({"k": torch.zeros(1, 4, 4, 2)}, r"of one shape, got \(1, 4, 4, 4\), \(1, 4, 4, 2\), \(1, 4, 4, 4\)"),
+        ({"v": torch.zeros(1, 2, 4, 4)}, r"of one shape, got \(1, 4, 4, 4\), \(1, 4, 4, 4\), \(1, 2, 4, 4\)"),
+        ({"k": torch.zeros(1, 4, 4, 4).half()}, r"share a floating dtype, got torch.float32, torch.float16"),
+        (dict.fromkeys("qkv", torch.zeros(1, 4, 4, 4).int()), r"share a floating dtype, got torch.int32, torch.int32"),
+        ({"patch_sizes": ()}, r"patch_sizes must divide H and W .*, got \(\) for \(1, 4, 4, 4\)"),
+        ({"patch_sizes": (3, 1)}, r"patch_sizes must divide H and W .*, got \(3, 1\) for \(1, 4, 4, 4\)"),
+        ({"patch_sizes": (0, 1)}, r"patch_sizes must divide H and W .*, got \(0, 1\) for \(1, 4, 4, 4\)"),
+        ({"patch_sizes": (1, 2, 4)}, r"their number must divide C, got \(1, 2, 4\) for \(1, 4, 4, 4\)"),
+        ({"gate": None}, r"a gate goes with every mode but 'none', got mode 'post' and no gate"),
+        ({"mode": "none"}, r"a gate goes with every mode but 'none', got mode 'none' and a gate"),
+        (
+            {"gate": torch.zeros(1, 1, 4, 4)},
+            r"gate must be torch.float32 of shape \(1, 2, 4, 4\), got .*\(1, 1, 4, 4\)",
+        ),
+        ({"gate": torch.zeros(1, 2, 4, 4).half()}, r"gate must be torch.float32 of shape .*, got torch.float16"),
+        ({"gate": torch.zeros(1, 2, 4, 4).bool()}, r"gate must be torch.float32 of shape .*, got torch.bool"),
+    ],
+    ids=[
+        *("mode", "rank", "k_shape", "v_shape", "k_half", "integer", "no_size", "size_3", "size_0", "three_heads"),
+        *("no_gate", "superfluous_gate", "gate_shape", "gate_half", "gate_bool"),
+    ],
+)
+def test_bad_input(kwargs, message):
+    good = dict.fromkeys("qkv", torch.zeros(1, 4, 4, 4)) | {"gate": torch.zeros(1, 2, 4, 4)}
+    with pytest.raises(ValueError, match=f"gated_mask_attention: .*{message}"):
+        gated_mask_attention(**{**good, **kwargs})

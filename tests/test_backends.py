@@ -1,0 +1,182 @@
+"""The chooser: who is asked first, what is said, and what an export gets."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmif import backends
+from mmif.backends import BackendUnavailable, choose, use
+
+OP = "an_op"
+X = torch.zeros(1)
+
+
+@pytest.fixture
+def bodies(monkeypatch):
+    """An empty table of bodies, and a CUDA device as far as the chooser can see; returns a function to add a body."""
+    monkeypatch.setattr(backends, "_bodies", {})
+    monkeypatch.setattr(backends, "_told", set())
+    monkeypatch.setattr(backends, "_forced", "auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return lambda backend, supports=lambda *_: None, op=OP: backends.register_body(op, backend, supports)
+
+
+def only_float32(x):
+    return None if x.dtype == torch.float32 else f"it takes float32 only, got {x.dtype}"
+
+
+def test_nothing_compiled_is_the_reference(bodies):
+    assert choose(OP, X) == "reference"
+
+
+def test_auto_takes_the_first_that_can(bodies):
+    bodies("triton")
+    assert choose(OP, X) == "triton"
+    bodies("cuda")
+    assert choose(OP, X) == "cuda"
+    assert choose("another_op", X) == "reference"
+
+
+def test_argument_before_use_before_environment(bodies, monkeypatch):
+    bodies("cuda")
+    bodies("triton")
+    monkeypatch.setattr(backends, "_forced", "triton")  # what MMIF_BACKEND sets
+    assert choose(OP, X) == "triton"
+    with use("cuda"):
+        assert choose(OP, X) == "cuda"
+        assert choose(OP, X, backend="reference") == "reference"
+        with use("auto"):
+            assert choose(OP, X) == "cuda"
+        with use("reference"):
+            assert choose(OP, X) == "reference"
+            assert choose(OP, X, backend="auto") == "cuda"
+        assert choose(OP, X) == "cuda"
+    assert choose(OP, X) == "triton"
+
+
+def test_use_ends_with_its_block_also_after_an_error(bodies):
+    with pytest.raises(RuntimeError, match="inside"), use("triton"):
+        raise RuntimeError("inside")
+    assert choose(OP, X) == "reference"
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        ("cuda", "BackendUnavailable: bias_act: backend 'cuda' cannot run: "),
+        ("cudnn", "ValueError: backend must be one of auto, cuda, triton, reference; got 'cudnn'"),
+    ],
+)
+def test_environment(value, outcome):
+    code = (
+        "import torch; from mmif import backends\n"
+        "try: backends.choose('bias_act', torch.zeros(1))\n"
+        "except Exception as error: print(f'{type(error).__name__}: {error}')"
+    )
+    environment = {**os.environ, "MMIF_BACKEND": value, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(outcome)
+
+
+def test_unknown_names(bodies):
+    known = r"backend must be one of auto, cuda, triton, reference; got 'cudnn'"
+    with pytest.raises(ValueError, match=known):
+        choose(OP, X, backend="cudnn")
+    with pytest.raises(ValueError, match=known), use("cudnn"):
+        pass
+    with pytest.raises(ValueError, match=known):
+        bodies("cudnn")
+    with pytest.raises(ValueError, match=r"unknown backend or runtime 'cudnn'; known are cuda, .*, tensorrt"):
+        backends.why_not("cudnn")
+
+
+def test_an_explicit_request_that_cannot_be_met_raises_with_the_reason(bodies, monkeypatch):
+    with pytest.raises(BackendUnavailable, match=r"^an_op: backend 'cuda' cannot run: this version .* no cuda kernels"):
+        choose(OP, X, backend="cuda")
+    bodies("cuda", only_float32)
+    bodies("triton", op="another_op")
+    with pytest.raises(BackendUnavailable, match=r"'triton' cannot run: it has no body for an_op; use backend='auto'"):
+        choose(OP, X, backend="triton")
+    with pytest.raises(BackendUnavailable, match=r"'cuda' cannot run: it takes float32 only, got torch.float16"):
+        choose(OP, X.half(), backend="cuda")
+    with use("cuda"), pytest.raises(BackendUnavailable, match="takes float32 only"):
+        choose(OP, X.half())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendUnavailable, match=r"'cuda' cannot run: no CUDA device is visible to torch"):
+        choose(OP, X, backend="cuda")
+
+
+def test_auto_passes_over_a_body_and_says_why_once(bodies, caplog):
+    bodies("cuda", only_float32)
+    bodies("triton")
+    caplog.set_level(logging.INFO, "mmif.backends")
+    assert choose(OP, X.half()) == "triton"
+    assert choose(OP, X.half()) == "triton"
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("INFO", "an_op: cuda passed over: it takes float32 only, got torch.float16")
+    ]
+    assert choose(OP, X) == "cuda"
+    choose(OP, X.double())  # another reason is said, too
+    assert len(caplog.records) == 2
+
+
+def test_a_body_sees_the_tensors_of_the_call(bodies):
+    seen = []
+    bodies("cuda", lambda *tensors: seen.append(tensors))
+    choose(OP, X, None)
+    assert seen == [(X, None)]
+
+
+class Chooses(torch.nn.Module):
+    def forward(self, x):
+        return x + 1 if choose(OP, x, backend="cuda") == "reference" else x * 2
+
+
+def test_an_export_always_gets_the_reference(bodies):
+    """Even where another backend is asked for by name."""
+    bodies("cuda")
+    assert Chooses()(X) == 0
+    program = torch.export.export(Chooses(), (X,))
+    assert program.module()(X) == 1
+
+
+def test_a_compiled_function_follows_use(bodies, monkeypatch):
+    bodies("cuda")
+    monkeypatch.setattr(backends, "why_not", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the compiler would use the device
+    compiled = torch.compile(
+        lambda x: x + 1 if choose(OP, x) == "reference" else x * 2, fullgraph=True, backend="eager"
+    )
+    assert compiled(X) == 0
+    with use("reference"):
+        assert compiled(X) == 1
+    assert compiled(X) == 0
+
+
+def test_the_table_is_complete(bodies):
+    rows = backends.table()
+    assert [(kind, name) for kind, name, _ in rows] == [("op backend", name) for name in backends.OP_BACKENDS] + [
+        ("runtime", name) for name in backends.RUNTIMES
+    ]
+    reasons = {name: reason for _, name, reason in rows}
+    assert reasons["reference"] is reasons["eager"] is reasons["compile"] is None
+    assert "no cuda kernels" in reasons["cuda"]
+    bodies("cuda")  # found as soon as it is there
+    assert dict((name, reason) for _, name, reason in backends.table())["cuda"] is None
+
+
+def test_describe(bodies):
+    assert backends.describe() == "ops reference"
+    bodies("triton")
+    assert backends.describe() == "ops triton"
+    with use("reference"):
+        assert backends.describe() == "ops reference"
+
+
+def test_installed():
+    assert backends.installed("torch")
+    assert not backends.installed("a_module_that_nobody_has")

@@ -1,0 +1,54 @@
+"""A prepared data set of a few made-up photographs, and trainings small enough for a test."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import mmif.hrf
+from mmif.data.prepare import prepare
+from mmif.data.settings import Settings
+from mmif.features import MobileNetV2
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """A packed set of 40 made-up photographs of 32 pixels with four labels."""
+    source, out = tmp_path_factory.mktemp("photographs"), tmp_path_factory.mktemp("set") / "packed"
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        labels = np.kron(rng.integers(0, 4, (4, 4)), np.ones((8, 8))).astype(np.uint8)
+        colours = rng.integers(0, 255, (4, 3))
+        Image.fromarray(colours[labels].astype(np.uint8)).save(source / f"p{i:02d}.png")
+        Image.fromarray(labels).save(source / f"p{i:02d}_seg.png")
+    prepare(source, out, Settings("folder", size=32, seg="given", classes=4), progress=False)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def random_perceptual_network(monkeypatch):
+    """A MobileNetV2 with random weights in place of the published ones, which a test must not need."""
+
+    def untrained(weights=None):
+        torch.manual_seed(0)
+        net = MobileNetV2()
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)  # the default shrinks to denormal numbers, which cost seconds
+        return net.fold().requires_grad_(False)
+
+    monkeypatch.setattr(mmif.hrf, "mobilenet_v2", untrained)
+
+
+@pytest.fixture
+def run(dataset, tmp_path):
+    """Call ``mmif-train`` on the tiny preset: run(stage, folder name, option=value, ...)."""
+    from mmif.train.cli import main
+
+    def call(stage, folder="run", **options):
+        values = {"data": dataset, "out": tmp_path / folder, "preset": "tiny-32", "batch": 4, "workers": 0} | options
+        main([stage, *(f"--{k}={v}" for k, v in values.items())])
+        return tmp_path / folder
+
+    return call

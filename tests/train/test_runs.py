@@ -1,0 +1,143 @@
+"""Both trainings from the command line: what they write, that they resume exactly, that they learn."""
+
+import json
+
+import pytest
+import torch
+
+from mmif import checkpoint
+from mmif.config import from_preset
+from mmif.model.generator import Generator
+
+
+def weights(folder):
+    return checkpoint.read(folder)[2]
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "trainer" / "log.jsonl").read_text().splitlines()]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def gan(run):
+    return run("gan", "gan", steps=2, pl_every=1)
+
+
+def test_gan_writes_state_weights_log_and_pictures(run):
+    folder = run("gan", steps=2, log_every=1, snapshot_every=1, sample_every=2, pl_every=1)
+    assert {f.name for f in folder.iterdir()} == {"config.json", "model.safetensors", "samples", "trainer"}
+    assert [row["step"] for row in log(folder)] == [1, 2]
+    assert {"g", "d", "r1", "path_length"} <= log(folder)[0].keys()
+    assert (folder / "samples" / "0000002.png").stat().st_size > 0
+    config = from_preset("tiny-32")
+    checkpoint.load_into(
+        Generator(config.latent, config.generator), checkpoint.part(weights(folder), "generator"), folder
+    )
+
+
+def test_gan_resumes_exactly(run):
+    whole = run("gan", "whole", steps=4, pl_every=2, r1_every=2)
+    parts = run("gan", "parts", steps=2, pl_every=2, r1_every=2)
+    run("gan", "parts", steps=4, pl_every=2, r1_every=2)
+    assert same(weights(whole), weights(parts))
+
+
+def test_encoder_resumes_exactly(run, gan):
+    options = {"generator": gan, "d_width": 8, "decay_at": 0.99}
+    whole = run("encoder", "whole", steps=4, **options)
+    parts = run("encoder", "parts", steps=2, **options)
+    run("encoder", "parts", steps=4, **options)
+    assert same(weights(whole), weights(parts))
+
+
+def test_the_generator_stays_frozen_unless_it_has_a_rate(run, gan):
+    def generator(folder):
+        return checkpoint.part(weights(folder), "generator")
+
+    frozen = run("encoder", "frozen", steps=2, generator=gan, d_width=8)
+    tuned = run("encoder", "tuned", steps=2, generator=gan, d_width=8, generator_lr=1e-3)
+    before = generator(gan)
+    assert same(generator(frozen), before)
+    assert not same(generator(tuned), before)
+    mapping = [k for k in before if k.startswith("mapping")]
+    assert all(torch.equal(generator(tuned)[k], before[k]) for k in mapping)
+
+
+def test_twenty_steps_lower_the_loss(run, gan):
+    folder = run("encoder", steps=20, log_every=1, generator=gan, d_width=8, lr=5e-3, lambda_adv=0, lambda_adv_edge=0)
+    totals = [row["total"] for row in log(folder)]
+    assert sum(totals[-5:]) < 0.95 * sum(totals[:5])
+
+
+def test_a_trained_encoder_is_a_loadable_model(run, gan):
+    folder = run("encoder", steps=1, generator=gan, d_width=8)
+    model, info = checkpoint.load(folder)
+    assert info["stage"] == "encoder"
+    assert model(torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).image.shape == (1, 3, 32, 32)
+
+
+def test_a_time_limit_stops_cleanly_and_the_run_goes_on(run):
+    folder = run("gan", steps=3, max_hours=1e-9)
+    assert torch.load(folder / "trainer" / "state.pt", weights_only=True)["step"] == 1
+    run("gan", steps=3)
+    assert torch.load(folder / "trainer" / "state.pt", weights_only=True)["step"] == 3
+
+
+def test_yaml_and_overrides(run, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("lr: 0.01\noverride: ['generator.channel_max=8']\n")
+    folder = run("gan", config=file, steps=1)
+    options = json.loads((folder / "trainer" / "options.json").read_text())
+    assert options["lr"] == 0.01
+    assert checkpoint.read(folder)[0].generator.channel_max == 8
+
+
+def refused(capsys, run, *args, **options):
+    with pytest.raises(SystemExit) as stop:
+        run(*args, **options)
+    message = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    return message.splitlines()[-1]
+
+
+def test_going_on_with_other_options_is_refused(capsys, run, gan):
+    message = refused(capsys, run, "gan", "gan", steps=3, lr=0.1)
+    assert "lr, pl_every differ" in message
+    assert same(weights(gan), weights(gan))
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "words"),
+    [
+        ("gan", {"data": "/nowhere"}, "/nowhere"),
+        ("gan", {"preset": "nonsense"}, "celebahq-256"),
+        ("gan", {"preset": "scenes-128"}, "128"),
+        ("encoder", {}, "--generator"),
+        ("encoder", {"generator": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, run, stage, options, words):
+    message = refused(capsys, run, stage, steps=1, **options)
+    assert words in message
+    assert message.startswith("mmif-train")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_missing_device_is_one_line(capsys, run):
+    assert "CUDA device" in refused(capsys, run, "gan", device="cuda", steps=1)
+
+
+def test_a_generator_of_another_size_is_refused(capsys, run, gan):
+    message = refused(capsys, run, "encoder", steps=1, generator=gan, override="[latent.w_dim=8]")
+    assert "w_dim 16" in message
+
+
+def test_a_corrupt_state_is_refused_and_kept(capsys, run, gan):
+    state = gan / "trainer" / "state.pt"
+    state.write_bytes(b"not a state")
+    assert "state.pt" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+    assert state.read_bytes() == b"not a state"
