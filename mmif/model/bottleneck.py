@@ -56,10 +56,9 @@ class AdaptiveContextualBottleneck(nn.Module):
         return self.post(out), gate
 
     def _paper(self, x: Tensor, gate: Tensor, gate_prev: Tensor) -> Tensor:
-        gates = torch.cat([gate, gate_prev], dim=1)
-        paths = (self.path_weight, self.path_bias)
-        fuse = (self.fuse.weight, self.fuse.bias)
-        return acb_fusion(x, gates, *paths, *fuse, self.fc.weight, self.fc.bias, dilations=self.dilations)
+        assert self.fuse.bias is not None  # it was made with one
+        weights = (self.path_weight, self.path_bias, self.fuse.weight, self.fuse.bias, self.fc.weight, self.fc.bias)
+        return acb_fusion(x, torch.cat([gate, gate_prev], dim=1), *weights, dilations=self.dilations)
 
     def _code(self, x: Tensor, raw: Tensor, gate: Tensor, gate_prev: Tensor) -> Tensor:
         pooled = mean_of_conv3x3(torch.cat([x, raw, gate_prev], dim=1), self.fuse.weight, self.fuse.bias)

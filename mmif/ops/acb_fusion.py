@@ -32,7 +32,7 @@ def acb_fusion(
     path_weight: Tensor,
     path_bias: Tensor,
     fuse_weight: Tensor,
-    fuse_bias: Tensor | None,
+    fuse_bias: Tensor,
     fc_weight: Tensor,
     fc_bias: Tensor,
     *,
@@ -47,7 +47,7 @@ def acb_fusion(
         path_weight: ``[R, C, C, 3, 3]``, one dilated convolution per path.
         path_bias: ``[R, C]``.
         fuse_weight: ``[C, 3C, 3, 3]``, shared by the paths; input order f_r, g, g'.
-        fuse_bias: ``[C]`` or None.
+        fuse_bias: ``[C]``.
         fc_weight: ``[C, C]``, shared by the mean and the maximum.
         fc_bias: ``[C]``.
         dilations: R dilations, each smaller than H and W.

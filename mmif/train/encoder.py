@@ -252,12 +252,7 @@ def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
 
     def snapshot(step: int) -> None:
         run.save(step, trainer.state())
-        info = {
-            "stage": "encoder",
-            "step": step,
-            "hours": round(run.hours, 3),
-            "generator": Path(options.generator).name,
-        }
+        info = {"stage": "encoder", "step": step, "hours": round(run.hours, 3)}
         checkpoint.save(trainer.average.module, run.folder, config=config, extra=info)
         if step % options.sample_every == 0 or step == options.steps:
             trainer.sample(run.folder / "samples" / f"{step:07d}.png", shown)

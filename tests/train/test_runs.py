@@ -34,9 +34,8 @@ def test_gan_writes_state_weights_log_and_pictures(run):
     assert {"g", "d", "r1", "path_length"} <= log(folder)[0].keys()
     assert (folder / "samples" / "0000002.png").stat().st_size > 0
     config = from_preset("tiny-32")
-    checkpoint.load_into(
-        Generator(config.latent, config.generator), checkpoint.part(weights(folder), "generator"), folder
-    )
+    generator = Generator(config.latent, config.generator)
+    checkpoint.load_into(generator, checkpoint.part(weights(folder), "generator"), folder)
 
 
 def test_gan_resumes_exactly(run):
