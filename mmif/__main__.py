@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 VERBS = {
-    "inpaint": "mmif.inpaint",
+    "inpaint": "mmif.inpaint_cli",
     "train": "mmif.train.cli",
     "eval": "mmif.evaluate",
     "data": "mmif.data.cli",

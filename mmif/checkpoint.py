@@ -55,7 +55,7 @@ def save(
     Returns:
         The weights file.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def save(
     state = {dot + k: _stored(v, dtype) for k, v in model.state_dict().items()}
     header = {"format": str(FORMAT), "stage": str(extra.get("stage", "")), "project": "mminvertfill"}
     temporary = folder / (WEIGHTS + ".tmp")
-    save_file(state, str(temporary), metadata=header)
+    temporary.write_bytes(to_bytes(state, metadata=header))
     os.replace(temporary, folder / WEIGHTS)
     text = json.dumps({"format": FORMAT, **extra, "model": config.to_dict()}, indent=2)
     (folder / (CONFIG + ".tmp")).write_text(text + "\n", encoding="utf-8")

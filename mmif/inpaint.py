@@ -1,4 +1,4 @@
-"""Fill holes in photographs: :class:`Inpainter` in Python, ``mmif-inpaint`` on the command line."""
+"""Fill holes in photographs from Python; ``mmif.inpaint_cli`` is the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmif.image import UNKNOWN, ImageLike, binary_to_model, from_model, labels_t
 from mmif.job import Job, Pending, Result, Unit, prepare
 from mmif.seam import match_seam
 
-__all__ = ["Inpainter", "Job", "Result", "main"]
+__all__ = ["Inpainter", "Job", "Result"]
 
 Seam = Literal["match", "none"]
 
@@ -210,10 +210,3 @@ def _check_backend(name: str) -> None:
         reason = None if name == "auto" else backends.why_not(name)
     if reason is not None:
         raise backends.BackendUnavailable(f"backend {name!r} cannot run: {reason}; use auto")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``mmif-inpaint``."""
-    from mmif import inpaint_cli  # the command knows this module, not the other way round
-
-    inpaint_cli.main(argv)

@@ -9,7 +9,7 @@ import pytest
 from fake_model import FakeModel
 from PIL import Image
 
-from mmif import inpaint, inpaint_cli
+from mmif import inpaint_cli
 from mmif.inpaint import Inpainter
 from mmif.pairing import find_guidance, pair_masks
 
@@ -47,7 +47,7 @@ def mask(
 
 
 def run(*argv: str) -> None:
-    inpaint.main(argv)
+    inpaint_cli.main(argv)
 
 
 def fails(capsys, *argv: str) -> str:

@@ -1,4 +1,4 @@
-"""``mmif-train gan`` and ``mmif-train encoder``: options from dataclasses, a YAML file and the command line."""
+"""``mmif-train gan``, ``encoder`` and ``publish``: options from dataclasses, a YAML file and the command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from mmif import cli
 from mmif.config import from_preset, with_overrides
 from mmif.train.config import EncoderTrainConfig, GanConfig
+from mmif.train.publish import PublishConfig, publish
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, options, text in (
         ("gan", GanConfig, "pre-train the StyleGAN2 generator"),
         ("encoder", EncoderTrainConfig, "train the encoder, the pre-modulation and the RGB branch"),
+        ("publish", PublishConfig, "write a run's averaged weights as a checkpoint to ship"),
     ):
         stage = ArgumentParser(description=text)
         stage.add_argument("--config", action="config", help="YAML file with any of these options")
@@ -29,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _train(args: Any) -> None:
     values = {k: v for k, v in vars(args[args.stage]).items() if k != "config"}
+    if args.stage == "publish":
+        publish(PublishConfig(**values))
+        return
     values["override"] = tuple(values["override"])
     if args.stage == "gan":
         from mmif.train.gan import train_gan

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from mmif.config import ModelConfig
 from mmif.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -74,6 +77,7 @@ class Run:
         (self.folder / "samples").mkdir(exist_ok=True)
         self._check_options()
         self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")
+        self._board = _tensorboard(self.folder / "trainer")
 
     @property
     def state_file(self) -> Path:
@@ -122,10 +126,22 @@ class Run:
         line = {"step": step, "hours": round(self.hours, 4), **row}
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
+        if self._board is not None:
+            for key, value in row.items():
+                self._board.add_scalar(key, value, step)
 
     def out_of_time(self) -> bool:
         limit = self.options.max_hours
         return limit > 0 and (time.monotonic() - self.started) / 3600 >= limit
+
+
+def _tensorboard(folder: Path) -> SummaryWriter | None:
+    """A TensorBoard writer where TensorBoard is installed (the ``train`` extra); log.jsonl has the same numbers."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
 
 
 def write_text(path: Path, text: str) -> None:

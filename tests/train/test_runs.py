@@ -79,6 +79,18 @@ def test_a_trained_encoder_is_a_loadable_model(run, gan):
     assert model(torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).image.shape == (1, 3, 32, 32)
 
 
+def test_publish_writes_float16_weights_that_load(run, gan, tmp_path):
+    from mmif.train.cli import main
+
+    folder = run("encoder", steps=1, log_every=1, generator=gan, d_width=8)
+    main(["publish", f"--run={folder}", f"--out={tmp_path / 'shipped'}"])
+    model, info = checkpoint.load(tmp_path / "shipped")
+    assert info["step"] == 1
+    assert "/" not in json.dumps({k: v for k, v in info.items() if k != "folder"})  # no path of anyone's machine
+    trained = checkpoint.load(folder)[0].state_dict()
+    assert all(torch.equal(v, trained[k].half().float()) for k, v in model.state_dict().items() if v.ndim)
+
+
 def test_a_time_limit_stops_cleanly_and_the_run_goes_on(run):
     folder = run("gan", steps=3, max_hours=1e-9)
     assert torch.load(folder / "trainer" / "state.pt", weights_only=True)["step"] == 1

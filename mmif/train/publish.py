@@ -1,0 +1,36 @@
+"""``mmif-train publish``: a run's averaged weights as a checkpoint to ship, in float16, with what is known of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mmif import checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """What to publish, and where."""
+
+    run: str  # run folder of `mmif-train encoder`
+    out: str  # checkpoint folder to write
+
+
+def publish(options: PublishConfig) -> None:
+    """Write ``options.out`` from ``options.run``; a model card there is left alone.
+
+    Raises:
+        ValueError: the run holds no whole model, or its weights overflow float16.
+    """
+    model, info = checkpoint.load(options.run)
+    too_large = [k for k, v in model.state_dict().items() if v.is_floating_point() and not v.half().isfinite().all()]
+    if too_large:
+        raise ValueError(f"weights must fit into float16, {len(too_large)} tensors do not (first: {too_large[0]})")
+    log = Path(options.run) / "trainer" / "log.jsonl"
+    last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    extra = {"stage": info["stage"], "step": info["step"], "hours": info["hours"], "last_losses": last}
+    file = checkpoint.save(model, options.out, config=model.config, extra=extra, dtype=torch.float16)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {info['step']}, {info['hours']:.2f} hours")
