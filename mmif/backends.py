@@ -50,15 +50,31 @@ def register_body(op: str, backend: str, supports: Callable[..., str | None]) ->
 
 
 @contextmanager
-def use(backend: str) -> Iterator[None]:
-    """Force one op backend inside a ``with`` block (``auto`` lifts an outer choice)."""
+def use(backend: str | None) -> Iterator[None]:
+    """Force one op backend inside a ``with`` block; ``auto`` lifts an outer choice, None leaves it as it is."""
     global _forced
-    _check_name(backend)
-    before, _forced = _forced, backend
+    before = _forced
+    if backend is not None:
+        _check_name(backend)
+        _forced = backend
     try:
         yield
     finally:
         _forced = before
+
+
+def require(backend: str | None) -> None:
+    """Check, before any work, that an op backend can serve; None: the one in force.
+
+    Raises:
+        BackendUnavailable: it cannot run here, whatever the op.
+        ValueError: no backend has that name.
+    """
+    name = _forced if backend is None else backend
+    _check_name(name)
+    reason = None if name == "auto" else why_not(name)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {name!r} cannot run: {reason}; use auto")
 
 
 def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:

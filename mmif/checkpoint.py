@@ -126,7 +126,7 @@ def read(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Ten
         if info.pop("format") != FORMAT:
             raise ValueError(f"{folder / CONFIG} must have format {FORMAT}; this program reads no other")
         config = ModelConfig.from_dict(info.pop("model"))
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} must be a model configuration, and cannot be read: {error}") from error
     try:
         state = load_file(str(folder / WEIGHTS))

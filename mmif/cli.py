@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+import torch
+
 from mmif.backends import BackendUnavailable
 
 
@@ -14,17 +16,16 @@ def run(
 ) -> None:
     """Parse ``argv`` and call ``body``; a user's mistake becomes one line on stderr and exit code 2.
 
-    Mistakes are ValueError, OSError and BackendUnavailable. ``--debug`` is added to ``parser`` and lets the traceback
-    through. Ctrl-C exits with 130.
+    Mistakes are ValueError, OSError and BackendUnavailable; running out of memory is treated alike. ``--debug`` is
+    added to ``parser`` and lets the traceback through. Ctrl-C exits with 130.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
     try:
-        body(args)
-    except (ValueError, OSError, BackendUnavailable) as error:
-        if args.debug:
+        body(parser.parse_args(argv))  # which may read a configuration file
+    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError, BackendUnavailable) as error:
+        if "--debug" in (sys.argv[1:] if argv is None else argv):
             raise
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()) or "out of memory"
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

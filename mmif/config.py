@@ -72,6 +72,7 @@ class GeneratorConfig:
     add_at: Literal["post_upconv", "pre_upconv"] = "post_upconv"  # where the RGB branch is added
     const_mode: Literal["add", "replace"] = "add"  # 4x4 feature added to, or instead of, the learned constant
     fbranch_mask: bool = True  # the RGB branch sees the hole as fourth channel
+    fbranch_fill: Literal["zero", "diffuse"] = "zero"  # hole in the RGB branch's input: black, or colours diffused in
     conv_clamp: float = 256.0  # activations are clamped to +-conv_clamp
 
     def channels(self, resolution: int) -> int:
@@ -97,7 +98,7 @@ class ModelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
     def __post_init__(self) -> None:
-        _check_literals(self)
+        _check_fields(self)
         enc, gen = self.encoder, self.generator
         for name, side in (("encoder.resolution", enc.resolution), ("generator.resolution", gen.resolution)):
             if side < 32 or side & (side - 1):
@@ -116,15 +117,15 @@ class ModelConfig:
                 f"encoder.width must be a multiple of the {len(enc.patch_sizes)} patch sizes and 4*width of "
                 f"attention_heads={enc.attention_heads}, got {enc.width}"
             )
-        if enc.levels < 1 or enc.num_classes < 1:
-            raise ValueError(
-                f"encoder.levels and encoder.num_classes must be >= 1, got {enc.levels} and {enc.num_classes}"
-            )
+        if enc.num_classes > 255:
+            raise ValueError(f"encoder.num_classes must be <= 255 (the label 255 is unknown), got {enc.num_classes}")
         if max(enc.dilations) >= enc.resolution // 8:
             raise ValueError(
                 f"encoder.dilations must be smaller than the coarsest feature map ({enc.resolution // 8}), "
                 f"got {enc.dilations}: reflect padding cannot reach further"
             )
+        if self.latent.layer_split[0] > self.latent.layer_split[1]:
+            raise ValueError(f"latent.layer_split must ascend, got {self.latent.layer_split}")
         if not 0.0 <= self.latent.tau <= 1.0:
             raise ValueError(f"latent.tau must lie in [0, 1], got {self.latent.tau}")
 
@@ -160,13 +161,34 @@ def _from_dict(cls: Any, data: dict[str, Any], where: str) -> Any:
     return cls(**values)
 
 
-def _check_literals(config: Any) -> None:
+def _check_fields(config: Any) -> None:
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            _check_literals(value)
-        elif get_origin(hint) is Literal and value not in get_args(hint):
-            raise ValueError(f"{name} must be one of {get_args(hint)}, got {value!r}")
+            _check_fields(value)
+        elif get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise ValueError(f"{name} must be one of {get_args(hint)}, got {value!r}")
+        elif not _fits(value, hint, 0 if name in _MAY_BE_ZERO else 1):
+            raise ValueError(f"{name} must be {_SPOKEN.get(hint, 'a list of such numbers')}, got {value!r}")
+
+
+_MAY_BE_ZERO = ("resample_every", "layer_split")
+_SPOKEN = {bool: "true or false", int: "a positive whole number", float: "a finite number >= 0"}
+
+
+def _fits(value: Any, hint: Any, least: int) -> bool:
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return type(value) is int and value >= least  # True is no number here
+    if hint is float:
+        return type(value) in (int, float) and 0 <= value < math.inf
+    kinds = get_args(hint)
+    if not isinstance(value, tuple):
+        return False
+    length = len(value) > 0 if kinds[-1] is Ellipsis else len(value) == len(kinds)
+    return length and all(_fits(item, int, least) for item in value)
 
 
 def _square(size: int, num_classes: int, channel_base: int = 32768) -> ModelConfig:
@@ -187,7 +209,7 @@ PRESETS: dict[str, ModelConfig] = {
     "scenes-128": ModelConfig(
         encoder=EncoderConfig(resolution=64, width=16, num_classes=12, levels=4),
         latent=LatentConfig(z_dim=128, w_dim=128, mapping_layers=4),
-        generator=GeneratorConfig(resolution=128, channel_base=2048, channel_max=128),
+        generator=GeneratorConfig(resolution=128, channel_base=2048, channel_max=128, fbranch_fill="diffuse"),
     ),
     # Not a product: the smallest network with every part, for tests and for reading.
     "tiny-32": ModelConfig(

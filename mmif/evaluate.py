@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "--baselines", default=",".join(BASELINES), help="comma-separated, or none (default: %(default)s)"
     )
     model.add_argument("--guidance", choices=tuple(GUIDANCE), default="none", help="oracle gives the true hints")
+    model.add_argument("--seam", choices=("match", "none"), default="match", help="as in mmif-inpaint")
     model.add_argument("--seed", type=int, default=0, help="of photographs, holes and noise (default: %(default)s)")
     model.add_argument("--strip", type=Path, metavar="PNG", help="write pictures of the first photographs")
     model.add_argument("--strip-rows", type=int, default=3, help="photographs per ratio (default: %(default)s)")
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     report.check_writable(args.json)
     report.check_writable(args.strip)
+    if args.strip and args.strip.suffix.lower() not in READ_SUFFIXES:
+        raise ValueError(f"--strip must be named as a picture, such as strip.png, got {args.strip}")
     folders = (args.reference, args.candidate, args.masks)
     if any(folders) and (not all(folders) or args.model or args.data or args.strip):
         raise ValueError("give --reference, --candidate and --masks together and without --model, --data or --strip")
@@ -102,6 +105,8 @@ def _prepared(
     for flag in ("n", "batch", "strip_rows"):
         if getattr(args, flag) < 1:
             raise ValueError(f"--{flag.replace('_', '-')} must be >= 1, got {getattr(args, flag)}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must be >= 0, got {args.seed}")
     data = PackedDataset(args.data, args.split)
     methods, info = _methods(args, data, device)
     if args.n > len(data):
@@ -132,7 +137,7 @@ def _prepared(
     return {
         "kind": "prepared data",
         "guidance": GUIDANCE[args.guidance],
-        "model": info,
+        "model": {k: v for k, v in info.items() if k != "folder"},  # where it lay says nothing about it
         "device": _device_name(device),
         "data": {
             "split": args.split,
@@ -163,7 +168,7 @@ def _methods(
             f"prepare the photographs with --size {model.config.resolution}"
         )
     return methods | {
-        OURS[args.guidance]: protocol.model_method(model, device, args.seed, args.guidance == "oracle")
+        OURS[args.guidance]: protocol.model_method(model, device, args.seed, args.guidance == "oracle", args.seam)
     }, info
 
 
@@ -269,6 +274,8 @@ def _names(flag: str, text: str, known: Sequence[str]) -> list[str]:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it must be auto, cpu, cuda or cuda:N")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} cannot be used here: {error}") from error

@@ -221,6 +221,8 @@ def write_image(image: Image.Image, path: Path) -> None:
         image = image.convert(image.mode[:-1])
     if file_format != "BMP":
         options = options | {key: image.info[key] for key in ("icc_profile", "exif") if key in image.info}
+    if file_format == "TIFF" and "exif" in options:
+        del options["compression"]  # libtiff, which compresses, cannot write the directory of a camera's EXIF
     temporary = _temporary(path)
     try:
         image.save(temporary, file_format, **options)

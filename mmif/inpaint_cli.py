@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fill holes in photographs. Masks: white = hole. Known pixels come back byte-identical.",
         epilog="Folders are paired by name: a.png with a_mask.png or a_mask000.png, a_mask001.png, .. (in the same "
         "folder or another), or with a.png in another folder; or one mask file serves all. Results keep the stem and "
-        "format of their photograph (GIF and AVIF become PNG).",
+        "format of their photograph (GIF, AVIF, JFIF and MPO become PNG).",
     )
     add = parser.add_argument
     add("image", type=Path, help="a photograph, or a folder of them")
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="same seed, same picture (default: %(default)s)")
     add("--num-samples", type=int, default=1, help="results per mask, written as OUT_s0, OUT_s1, ..")
     add("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    add("--backend", default="auto", choices=("auto", *backends.OP_BACKENDS), help="op backend (default: %(default)s)")
+    add("--backend", choices=("auto", *backends.OP_BACKENDS), help="op backend (default: MMIF_BACKEND, or auto)")
     add("--batch", type=int, default=8, help="squares per call of the model (default: %(default)s)")
     add("--margin", type=float, default=0.5, help="surroundings seen, as a share of the hole (default: %(default)s)")
     add("--seam", default="match", choices=("match", "none"), help="match: colours of the fill meet the photograph")
@@ -98,7 +98,7 @@ def _body(args: argparse.Namespace) -> None:
     )
     try:
         for task, result in tqdm(zip(todo, results, strict=True), total=len(todo), disable=None if folder else True):
-            _write(task, result)
+            _write(task, result, keep=args.skip_existing)
             notes.add(task, result)
     except KeyboardInterrupt:
         hint = "; every file that is there is whole, go on with --skip-existing" if folder else ""
@@ -150,6 +150,9 @@ def _check_outputs(tasks: list[_Task], args: argparse.Namespace) -> list[_Task]:
     """Refuse, before any work, what cannot or must not be written; return the tasks that are left to do."""
     outputs = [path for task in tasks for path in task.outputs]
     inputs = set().union(*(task.inputs() for task in tasks))
+    twice = [path.name for path, count in Counter(outputs).items() if count > 1]
+    if twice:
+        raise ValueError(f"outputs must have different names; more than one photograph makes {twice[0]}; rename one")
     for path in outputs:
         check_target(path)
         if path.resolve() in inputs:
@@ -164,15 +167,18 @@ def _check_outputs(tasks: list[_Task], args: argparse.Namespace) -> list[_Task]:
     return tasks
 
 
-def _write(task: _Task, result: Result) -> None:
-    for path, image in zip(task.samples, result.images, strict=True):
-        write_image(image, path)
+def _write(task: _Task, result: Result, keep: bool) -> None:
+    """Write what the task makes; ``keep`` leaves files that are there, of a task that lacks others."""
+    wanted = [*zip(task.samples, result.images, strict=True)]
     if task.segmentation:
-        write_image(_predicted(result.segmentation, "segmentation"), task.segmentation)
+        wanted.append((task.segmentation, _predicted(result.segmentation, "segmentation")))
     if task.edges:
-        write_image(_predicted(result.edges, "edges"), task.edges)
+        wanted.append((task.edges, _predicted(result.edges, "edges")))
     if task.strip:
-        write_image(comparison_strip(result), task.strip)
+        wanted.append((task.strip, comparison_strip(result)))
+    for path, image in wanted:
+        if not (keep and path.exists()):
+            write_image(image, path)
 
 
 def _predicted(image: Image.Image | None, what: str) -> Image.Image:

@@ -51,7 +51,7 @@ class Job:
         """The photograph's own index: a file keeps it whatever else is in its folder."""
         if self.index is not None:
             return self.index
-        return zlib.crc32(self.file.stem.encode()) & 0x7FFFFFFF if self.file else 0
+        return zlib.crc32(os.fsencode(self.file.stem)) & 0x7FFFFFFF if self.file else 0
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from mmif import image, metrics
 from mmif.baselines import BASELINES
 from mmif.data.masks import hole_at_ratio
 from mmif.perceptual import STLPIPS
+from mmif.seam import match_seam
 
 if TYPE_CHECKING:
     from mmif.model import MMInvertFill
@@ -103,8 +104,11 @@ def baseline_method(name: str) -> Method:
     return method
 
 
-def model_method(model: MMInvertFill, device: torch.device, seed: int, with_oracle: bool) -> Method:
-    """Return the network, with or without the true labels and edges; its known pixels are those of the photograph."""
+def model_method(model: MMInvertFill, device: torch.device, seed: int, with_oracle: bool, seam: str) -> Method:
+    """Return the network, with or without the true labels and edges; its known pixels are those of the photograph.
+
+    ``seam`` is what ``mmif-inpaint`` does at the border of the hole: ``match``, its default, or ``none``.
+    """
 
     @torch.inference_mode()
     def method(batch: Batch) -> NDArray[np.uint8]:
@@ -114,7 +118,10 @@ def model_method(model: MMInvertFill, device: torch.device, seed: int, with_orac
         output = model(**{k: v.to(device) for k, v in inputs.items()}, noise=[layer.to(device) for layer in noise])
         if not output.image.isfinite().all():
             raise ValueError(f"the model's output must be finite, got NaN or infinity in the batch of {batch.keys[0]}")
-        return composite(batch.rgb, image.from_model(output.image), batch.hole)
+        filled = image.from_model(output.image)
+        if seam == "match":
+            filled = np.stack([match_seam(*x) for x in zip(filled, batch.rgb, batch.hole, strict=True)])
+        return composite(batch.rgb, filled, batch.hole)
 
     return method
 

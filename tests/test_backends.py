@@ -58,6 +58,16 @@ def test_argument_before_use_before_environment(bodies, monkeypatch):
     assert choose(OP, X) == "triton"
 
 
+def test_require_speaks_for_the_backend_in_force(monkeypatch):
+    backends.require("auto")
+    backends.require("reference")
+    with pytest.raises(BackendUnavailable, match="triton"):
+        backends.require("triton")
+    monkeypatch.setattr(backends, "_forced", "nonsense")  # what MMIF_BACKEND may say
+    with pytest.raises(ValueError, match="'nonsense'"):
+        backends.require(None)
+
+
 def test_use_ends_with_its_block_also_after_an_error(bodies):
     with pytest.raises(RuntimeError, match="inside"), use("triton"):
         raise RuntimeError("inside")

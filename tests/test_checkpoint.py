@@ -91,8 +91,9 @@ def test_unknown_configuration_keys_are_refused(folder):
         checkpoint.load(folder)
 
 
-def test_broken_json_is_one_line(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "null", '"x"', "[]", '{"format": 1}', '{"format": 1, "model": null}'])
+def test_broken_json_is_one_line(folder, text):
+    (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match="cannot be read"):
         checkpoint.load(folder)
 

@@ -162,6 +162,9 @@ def test_more_photographs_than_there_are_means_all_and_says_so(run, packed: Path
         (["--distance-weights", "absent.whl", "--distance", "stlpips-alex"], "there is no file absent.whl"),
         (["--split", "dev"], "the split must be one of"),
         (["--device", "abacus"], "--device abacus cannot be used here"),
+        (["--device", "meta"], "--device meta cannot be used here"),
+        (["--seed", -1], "--seed must be >= 0, got -1"),
+        (["--strip", "strip.xyz"], "--strip must be named as a picture"),
         (["--json", "absent/out.json"], "must be a file in a folder that exists"),
         (["--strip", "."], "must be a file in a folder that exists"),
         (["--model", "nobody"], "no weights called 'nobody'"),
@@ -200,7 +203,7 @@ def batch(side: int = SIDE, labels: int = 4) -> Batch:
 
 def test_the_model_changes_the_hole_alone_and_its_noise_is_keyed_by_the_photograph(weights: Path):
     model, _ = checkpoint.load(weights)
-    method = protocol.model_method(model, torch.device("cpu"), seed=5, with_oracle=False)
+    method = protocol.model_method(model, torch.device("cpu"), seed=5, with_oracle=False, seam="none")
     both = batch()
     filled = method(both)
     assert filled.dtype == np.uint8
@@ -213,7 +216,7 @@ def test_the_model_changes_the_hole_alone_and_its_noise_is_keyed_by_the_photogra
 def test_a_model_that_returns_nan_is_an_error(weights: Path):
     model, _ = checkpoint.load(weights)
     torch.nn.init.constant_(list(model.generator.parameters())[-1], float("nan"))
-    method = protocol.model_method(model, torch.device("cpu"), seed=0, with_oracle=False)
+    method = protocol.model_method(model, torch.device("cpu"), seed=0, with_oracle=False, seam="match")
     with pytest.raises(ValueError, match="must be finite, got NaN or infinity in the batch of a"):
         method(batch())
 

@@ -85,6 +85,21 @@ def test_profile_and_exif_are_kept(pipe, tmp_path, suffix):
     assert back.getexif()[0x010F] == "maker"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("source", [".jpg", ".tif"])
+def test_the_exif_of_a_camera_is_kept(pipe, tmp_path, source, suffix):
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"  # a camera's own directory, and that of its place
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.fromarray(RGB).save(tmp_path / f"in{source}", exif=exif.tobytes())
+    write_image(pipe(tmp_path / f"in{source}", HOLE).image, tmp_path / f"out{suffix}")
+    kept = Image.open(tmp_path / f"out{suffix}").getexif()
+    assert kept[0x010F] == "maker"
+    assert kept.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert kept.get_ifd(0x8825)[1] == "N"
+
+
 @pytest.mark.parametrize("seam", ["match", "none"])
 def test_only_the_hole_is_filled_with_either_seam(model, seam):
     out = pixels(Inpainter(model, seam=seam)(RGB, HOLE).image)
@@ -286,6 +301,12 @@ def test_a_mask_of_another_size_names_both_and_the_file(pipe, tmp_path):
 
 
 # The network
+
+
+@pytest.mark.parametrize("device", ["nonsense", "mps", "meta", "xpu", "cuda:99"])
+def test_a_device_that_cannot_serve(device):
+    with pytest.raises(ValueError, match=r"^device .*must"):
+        Inpainter.from_pretrained("scenes-128", device)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,15 @@ def test_skip_existing_goes_on_where_a_run_stopped(model, capsys):
     assert names() == ["a.png", "b.png", "c.png"]
 
 
+def test_skip_existing_leaves_what_is_there_of_an_unfinished_photograph(model):
+    photo("a.png")
+    mask("m.png")
+    Path("a_out_s0.png").write_text("mine")
+    run("a.png", "m.png", "-o", "a_out.png", "--num-samples", "2", "--skip-existing")
+    assert Path("a_out_s0.png").read_text() == "mine"
+    assert Image.open("a_out_s1.png").size == SIZE
+
+
 def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, capsys, monkeypatch):
     for stem in "abc":
         photo(f"in/{stem}.png")
@@ -268,6 +278,21 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, caps
 def test_a_bad_photograph_in_a_folder_is_named(model, capsys):
     photo("in/a.png"), photo("in/b.png", (10, 10)), mask("m.png")
     assert "in/b.png: the mask must have the size" in fails(capsys, "in", "m.png", "-o", "out")
+
+
+def test_two_photographs_cannot_make_one_file(model, capsys):
+    for stem in ("a", "a_strip"):
+        photo(f"in/{stem}.png")
+        mask(f"masks/{stem}.png")
+    error = fails(capsys, "in", "masks", "-o", "out", "--save-strip")
+    assert "more than one photograph makes a_strip.png" in error
+
+
+def test_a_file_name_of_any_bytes(model):
+    photo(os.fsdecode(b"in/\xff\xe9.png"))
+    mask("mask.png")
+    run("in", "mask.png", "-o", "out")
+    assert names() == [os.fsdecode(b"\xff\xe9.png")]
 
 
 def test_output_of_a_folder_must_be_a_folder(model, capsys):

@@ -18,7 +18,7 @@ BASE = {"torch", "numpy", "PIL", "safetensors", "jsonargparse", "tqdm", "mmif", 
 RULES: dict[str, tuple[str, str]] = {
     "config": ("", ""),
     "backends": ("", "torch"),
-    "cli": ("backends", ""),
+    "cli": ("backends", "torch"),
     "ops": ("backends", "torch"),
     "model.info": ("config cli ops model", "torch"),
     "model": ("config ops", "torch"),
@@ -38,7 +38,7 @@ RULES: dict[str, tuple[str, str]] = {
         "torch numpy PIL tqdm",
     ),
     "evaluate protocol report": (
-        "config backends cli model checkpoint image imagefile metrics perceptual baselines data inpaint",
+        "config backends cli model checkpoint image imagefile metrics perceptual baselines data inpaint seam",
         "torch numpy PIL tqdm",
     ),
     "doctor": ("backends", "torch"),

@@ -16,7 +16,9 @@ from mmif.data.masks import KINDS, hole_at_ratio
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-data``."""
-    parser = argparse.ArgumentParser("mmif-data", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "mmif-data", description="Pack photographs for training, look at a packed set, draw hole masks."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     _prepare_arguments(commands.add_parser("prepare", help="pack a collection of photographs into tar shards"))
     _show_arguments(commands.add_parser("show", help="a contact sheet: photographs, labels in colours, edges"))
@@ -46,6 +48,9 @@ def _prepare(args: argparse.Namespace) -> None:
     settings = Settings(args.layout, args.size, args.seg, args.classes, args.canny_sigma)
     manifest = prepare(args.source, args.out, settings, weights=args.weights, workers=args.workers)
     counts = ", ".join(f"{split} {entry['count']}" for split, entry in manifest["splits"].items())
+    if not any(entry["count"] for entry in manifest["splits"].values()):
+        first = manifest["corrupt"][0]
+        raise ValueError(f"--from must hold photographs that can be read; {first['path']}: {first['reason']}")
     print(f"terms of use: {manifest['terms']}")
     print(
         f"packed {counts} into {args.out}; {len(manifest['duplicates'])} duplicates dropped, "
@@ -85,9 +90,13 @@ def _masks(args: argparse.Namespace) -> None:
         raise ValueError(f"--count must be >= 1 and --seed >= 0, got {args.count} and {args.seed}")
     low, high = _ratio(args.ratio)
     args.out.mkdir(parents=True, exist_ok=True)
-    for i in range(args.count):
+    files = [args.out / f"{i:05d}.png" for i in range(args.count)]
+    existing = [file for file in files if file.exists()]
+    if existing:
+        raise ValueError(f"masks must not exist yet, but {existing[0]} does; remove it or choose another --out")
+    for i, file in enumerate(files):
         hole = hole_at_ratio(args.size, low, high, np.random.default_rng([args.seed, i]), args.kind)
-        Image.fromarray(hole).save(args.out / f"{i:05d}.png")
+        Image.fromarray(hole).save(file)
     print(f"wrote {args.count} masks to {args.out}")
 
 

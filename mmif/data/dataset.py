@@ -65,6 +65,12 @@ class PackedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self._entries[index]
+        try:
+            return self._item(entry)
+        except (OSError, SyntaxError, KeyError, StopIteration) as error:
+            raise ValueError(f"{entry.shard} must hold a whole {entry.key}, got {error}: {_REPAIR}") from error
+
+    def _item(self, entry: _Entry) -> dict[str, Any]:
         data = _read(entry)
         photograph = next(data[name] for name in ("png", "jpg") if name in data)
         image = torch.from_numpy(np.array(_decode(photograph).convert("RGB"))).permute(2, 0, 1).contiguous()
@@ -86,6 +92,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         version, complete = manifest["format"], manifest["complete"]
+        if complete and version == FORMAT:
+            manifest |= {"size": int(manifest["size"]), "labels": list(manifest["labels"])}
+            manifest["splits"] = dict(manifest["splits"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{root} must be a folder that `mmif-data prepare` wrote, but {path} is unreadable") from error
     if version != FORMAT:

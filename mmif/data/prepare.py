@@ -118,10 +118,11 @@ def _begin(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def _fit(records: list[Record], settings: Settings, path: Path, weights: Path | None, progress: bool) -> None:
+    net = mobilenet_v2(weights)
     squares = readable(tqdm(records, desc="k-means", unit="photo", disable=not progress), settings)
     batches = (to_tensor([square.image for _, square in chunk]) for chunk in chunks(squares, BATCH))
     with _one_thread():
-        kmeans.fit(mobilenet_v2(weights), batches, settings.classes, path)
+        kmeans.fit(net, batches, settings.classes, path)
 
 
 def _write_missing(

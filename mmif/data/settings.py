@@ -36,8 +36,8 @@ class Settings:
             raise ValueError(f"--size must lie in 16..2048, got {self.size}")
         if not 2 <= self.classes <= UNKNOWN:
             raise ValueError(f"--classes must lie in 2..{UNKNOWN}, got {self.classes}")
-        if sigma <= 0:
-            raise ValueError(f"--canny-sigma must be > 0, got {sigma}")
+        if not 0 < sigma <= self.size:
+            raise ValueError(f"--canny-sigma must be > 0 and at most --size, got {sigma}")
         return Settings(self.layout, self.size, seg, self.classes, sigma)
 
     @property

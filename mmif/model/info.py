@@ -58,8 +58,12 @@ def _flops(flops: dict[str, int], part: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-info``."""
-    parser = argparse.ArgumentParser(prog="mmif-info", description=__doc__)
-    parser.add_argument("preset", nargs="?", default="celebahq-256", help=f"one of {', '.join(PRESETS)}")
+    parser = argparse.ArgumentParser(
+        prog="mmif-info", description="Parameters and multiply-adds of every part of a preset."
+    )
+    parser.add_argument(
+        "preset", nargs="?", default="celebahq-256", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
+    )
     parser.add_argument("--override", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="changes to the preset")
     parser.add_argument("--json", action="store_true", help="print JSON: the configuration and the table")
     cli.run(_print, parser, argv)

@@ -5,10 +5,31 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmif.config import GeneratorConfig
 from mmif.model.layers import EqualConv2d, EqualLinear
+
+
+def diffuse(x: Tensor, known: Tensor) -> Tensor:
+    """Spread the known pixels smoothly over the unknown ones, coarse to fine (a pull-push pyramid).
+
+    Args:
+        x: ``[N, C, s, s]``, zero where unknown; s a power of two.
+        known: ``[N, 1, s, s]`` in {0, 1}.
+
+    Returns:
+        Like ``x``, equal to it where known; zero where nothing at all is known.
+    """
+    if x.shape[2] == 1:
+        return x / known.clamp(min=1e-6)
+    # Averages of what is known in every 2x2 cell; a cell counts as known as soon as one of its pixels is.
+    total, share = F.avg_pool2d(x, 2), F.avg_pool2d(known, 2)
+    cells = (share > 0).to(x.dtype)
+    coarse = diffuse(total / share.clamp(min=0.25) * cells, cells)
+    smooth = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    return x * known + smooth * (1 - known)
 
 
 class RGBBranch(nn.Module):
@@ -39,8 +60,10 @@ class RGBBranch(nn.Module):
         self.tail = EqualConv2d(channels, channels, 3, zero_init=config.const_mode == "add")
 
     def forward(self, image: Tensor, hole: Tensor) -> dict[int, Tensor]:
-        """``image`` [N, 3, s, s] in [-1, 1] and ``hole`` [N, 1, s, s]; the image is masked here."""
+        """``image`` [N, 3, s, s] in [-1, 1] and ``hole`` [N, 1, s, s] in {0, 1}; the image is masked here."""
         x = image * (1 - hole)
+        if self.config.fbranch_fill == "diffuse":
+            x = diffuse(x, 1 - hole)
         if self.config.fbranch_mask:
             x = torch.cat([x, hole], dim=1)
         feats: dict[int, Tensor] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mmif import cli
 from mmif.config import from_preset, with_overrides
@@ -13,18 +14,33 @@ from mmif.train.publish import PublishConfig, publish
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-train``."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, set_parsing_settings
 
-    parser = ArgumentParser(prog="mmif-train", description=__doc__)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of an option stands below its field
+
+    class Parser(ArgumentParser):
+        """Says what is wrong as all commands do; its own way takes several lines and leaves out the command."""
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            print(f"mmif-train: error: {' '.join(message.split())}", file=sys.stderr)
+            raise SystemExit(2)
+
+    parser = Parser(prog="mmif-train", description="The two stages of training; publish writes weights to ship.")
     stages = parser.add_subcommands(dest="stage", required=True)
     for name, options, text in (
         ("gan", GanConfig, "pre-train the StyleGAN2 generator"),
         ("encoder", EncoderTrainConfig, "train the encoder, the pre-modulation and the RGB branch"),
         ("publish", PublishConfig, "write a run's averaged weights as a checkpoint to ship"),
     ):
-        stage = ArgumentParser(description=text)
+        stage = Parser(description=text)
         stage.add_argument("--config", action="config", help="YAML file with any of these options")
-        stage.add_class_arguments(options)
+        if options is PublishConfig:
+            stage.add_class_arguments(options)
+        else:
+            stage.add_class_arguments(options, skip={"override"})
+            stage.add_argument(
+                "--override", nargs="*", default=[], help="changes to the preset, such as encoder.levels=4"
+            )
         stages.add_subcommand(name, stage, help=text)
     cli.run(_train, parser, argv)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmif import checkpoint, losses
 from mmif.config import ModelConfig
+from mmif.data.dataset import read_manifest
 from mmif.data.masks import random_hole
 from mmif.hrf import HRFLoss
 from mmif.model import MMInvertFill, Output
@@ -236,6 +237,12 @@ class EncoderTrainer:
 
 def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
     """Train, or go on with, the encoder of ``config``; see :mod:`mmif.train.loop` for what is written."""
+    labels = len(read_manifest(Path(options.data))["labels"])
+    if labels > config.encoder.num_classes:
+        raise ValueError(
+            f"{options.data} must have at most the {config.encoder.num_classes} labels of the model, got {labels}; "
+            f"give --override encoder.num_classes={labels}"
+        )
     run = loop.Run(options, config)
     trainer = EncoderTrainer(options, config)
     state = run.load()
@@ -251,9 +258,9 @@ def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
         return trainer.step(step, next(data))
 
     def snapshot(step: int) -> None:
-        run.save(step, trainer.state())
         info = {"stage": "encoder", "step": step, "hours": round(run.hours, 3)}
         checkpoint.save(trainer.average.module, run.folder, config=config, extra=info)
+        run.save(step, trainer.state())  # last: a run killed before it repeats the steps, weights included
         if step % options.sample_every == 0 or step == options.steps:
             trainer.sample(run.folder / "samples" / f"{step:07d}.png", shown)
 

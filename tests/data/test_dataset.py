@@ -158,6 +158,23 @@ def test_a_shard_cut_between_two_photographs(packed: Path):
         PackedDataset(packed, "train")
 
 
+def test_a_damaged_photograph_names_its_shard(packed: Path):
+    shard = packed / "train" / "000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[512:640] = bytes(128)  # the first photograph's first bytes
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"000000\.tar must hold a whole photo\d+"):
+        PackedDataset(packed, "train")[0]
+
+
+@pytest.mark.parametrize("damage", [{"size": "x"}, {"splits": 5}, {"labels": None}])
+def test_a_damaged_manifest(packed: Path, damage: dict):
+    manifest = json.loads((packed / "manifest.json").read_text()) | damage
+    (packed / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json is unreadable"):
+        PackedDataset(packed, "train")
+
+
 def test_a_missing_shard(packed: Path):
     (packed / "train" / "000001.tar").unlink()
     with pytest.raises(ValueError, match=r"000001.tar must be a shard of 8 photographs"):

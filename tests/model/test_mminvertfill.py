@@ -8,6 +8,7 @@ import torch
 from mmif.config import PRESETS, ModelConfig, from_preset, with_overrides
 from mmif.model import MMInvertFill
 from mmif.model.info import measure
+from mmif.model.rgb_branch import diffuse
 
 TINY = from_preset("tiny-32")
 
@@ -53,6 +54,18 @@ def test_what_lies_in_the_hole_is_never_read():
     other = torch.where(hole > 0, torch.randn_like(image), image)
     kwargs = {"noise": noise(model)}
     assert torch.equal(model(image, hole, **kwargs).image, model(other, hole, **kwargs).image)
+
+
+def test_diffusion_keeps_what_is_known_and_stays_within_its_range():
+    image, hole = inputs()
+    known = 1 - hole
+    filled = diffuse(image * known, known)
+    assert torch.equal(filled * known, image * known)
+    assert filled.min() >= (image * known).min() - 1e-5
+    assert filled.max() <= (image * known).max() + 1e-5
+    flat = torch.full_like(image, 0.3)
+    torch.testing.assert_close(diffuse(flat * known, known), flat)
+    assert torch.equal(diffuse(image * 0, hole * 0), torch.zeros_like(image))
 
 
 def test_guidance_behind_its_own_hole_is_never_read():
@@ -116,6 +129,7 @@ ABLATIONS = [
     "generator.latent=w+",
     "generator.const_mode=replace",
     "generator.fbranch_mask=false",
+    "generator.fbranch_fill=diffuse",
     "encoder.edge_guidance=off",
     "encoder.seg_guidance=off",
     "encoder.edge_guidance=biased",
@@ -192,7 +206,17 @@ def test_presets_survive_json(preset):
         ("encoder.resolution=64", "exceed"),
         ("encoder.patch_sizes=[3]", "divide"),
         ("encoder.dilations=[1,4]", "reflect"),
-        ("encoder.levels=0", ">= 1"),
+        ("encoder.levels=0", "positive whole number"),
+        ("encoder.levels=1.5", "positive whole number"),
+        ("encoder.width=-8", "positive whole number"),
+        ("encoder.width=abc", "positive whole number"),
+        ("encoder.gma=maybe", "true or false"),
+        ("encoder.dilations=[]", "list"),
+        ("encoder.patch_sizes=[0]", "list"),
+        ("encoder.num_classes=256", "255"),
+        ("latent.layer_split=[9,2]", "ascend"),
+        ("latent.layer_split=5", "list"),
+        ("latent.tau=x", "finite number"),
         ("latent.tau=2", "tau"),
     ],
 )

@@ -1,13 +1,16 @@
 """Both trainings from the command line: what they write, that they resume exactly, that they learn."""
 
+import fcntl
 import json
 
 import pytest
 import torch
+from PIL import Image
 
 from mmif import checkpoint
 from mmif.config import from_preset
 from mmif.model.generator import Generator
+from mmif.train.cli import main
 
 
 def weights(folder):
@@ -105,6 +108,8 @@ def test_yaml_and_overrides(run, tmp_path):
     options = json.loads((folder / "trainer" / "options.json").read_text())
     assert options["lr"] == 0.01
     assert checkpoint.read(folder)[0].generator.channel_max == 8
+    folder = run("gan", "other", override="generator.channel_max=8", steps=1)
+    assert checkpoint.read(folder)[0].generator.channel_max == 8
 
 
 def refused(capsys, run, *args, **options):
@@ -112,13 +117,14 @@ def refused(capsys, run, *args, **options):
         run(*args, **options)
     message = capsys.readouterr().err.strip()
     assert stop.value.code == 2
-    return message.splitlines()[-1]
+    return "".join(line for line in message.splitlines() if line.startswith("mmif-train: error: "))
 
 
 def test_going_on_with_other_options_is_refused(capsys, run, gan):
+    before = weights(gan)
     message = refused(capsys, run, "gan", "gan", steps=3, lr=0.1)
     assert "lr, pl_every differ" in message
-    assert same(weights(gan), weights(gan))
+    assert same(before, weights(gan))
 
 
 @pytest.mark.parametrize(
@@ -127,12 +133,21 @@ def test_going_on_with_other_options_is_refused(capsys, run, gan):
         ("gan", {"data": "/nowhere"}, "/nowhere"),
         ("gan", {"preset": "nonsense"}, "celebahq-256"),
         ("gan", {"preset": "scenes-128"}, "128"),
+        ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a positive whole number"),
+        ("gan", {"device": "nonsense"}, "--device must be auto, cpu, cuda or cuda:N"),
+        ("gan", {"device": "mps"}, "--device must be auto, cpu, cuda or cuda:N"),
+        ("gan", {"steps": -1}, "--steps must be > 0, got -1"),
+        ("gan", {"steps": "some"}, "steps"),
+        ("gan", {"log_every": 0}, "--log_every must be > 0"),
+        ("gan", {"seed": -1}, "--seed must not be negative"),
+        ("gan", {"mixing": 2}, "--mixing must lie in 0..1"),
+        ("gan", {"nonsense": 1}, "nonsense"),
         ("encoder", {}, "--generator"),
         ("encoder", {"generator": "/nowhere"}, "/nowhere"),
     ],
 )
 def test_bad_input_is_one_line(capsys, run, stage, options, words):
-    message = refused(capsys, run, stage, steps=1, **options)
+    message = refused(capsys, run, stage, **{"steps": 1, **options})
     assert words in message
     assert message.startswith("mmif-train")
 
@@ -143,7 +158,7 @@ def test_a_missing_device_is_one_line(capsys, run):
 
 
 def test_a_generator_of_another_size_is_refused(capsys, run, gan):
-    message = refused(capsys, run, "encoder", steps=1, generator=gan, override="[latent.w_dim=8]")
+    message = refused(capsys, run, "encoder", steps=1, generator=gan, override="latent.w_dim=8")
     assert "w_dim 16" in message
 
 
@@ -152,3 +167,42 @@ def test_a_corrupt_state_is_refused_and_kept(capsys, run, gan):
     state.write_bytes(b"not a state")
     assert "state.pt" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
     assert state.read_bytes() == b"not a state"
+
+
+@pytest.mark.parametrize(("file", "content"), [("options.json", None), ("options.json", "{"), ("state.pt", "{}")])
+def test_a_run_that_lost_a_part_is_refused(capsys, run, gan, file, content):
+    path = gan / "trainer" / file
+    path.unlink()
+    if content == "{}":
+        torch.save({}, path)
+    elif content:
+        path.write_text(content)
+    assert f"{path} must" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+
+
+def test_two_runs_cannot_share_a_folder(capsys, run, gan):
+    with (gan / "trainer" / "log.jsonl").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert "one run at a time" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+    run("gan", "gan", steps=3, pl_every=1)
+
+
+def test_a_finished_run_says_where_it_stands(capsys, run, gan):
+    run("gan", "gan", steps=2, pl_every=1)
+    assert "step 2, " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_any_batch_makes_a_sample_picture(run, gan):
+    folder = run("encoder", steps=1, generator=gan, d_width=8, batch=3)
+    assert Image.open(folder / "samples" / "0000001.png").size == (8 * 32, 2 * 32)
+
+
+def test_labels_that_the_model_lacks_are_refused(capsys, run, gan):
+    message = refused(capsys, run, "encoder", steps=1, generator=gan, override="encoder.num_classes=3")
+    assert "at most the 3 labels of the model, got 4" in message
+
+
+def test_publish_takes_a_run_shorter_than_its_log(run, gan, tmp_path, capsys):
+    folder = run("encoder", steps=1, generator=gan, d_width=8)
+    main(["publish", f"--run={folder}", f"--out={tmp_path / 'out'}"])
+    assert checkpoint.load(tmp_path / "out")[1]["last_losses"] == {}

@@ -1,0 +1,33 @@
+"""Draw the picture of the README from this folder: ``python examples/strip.py [CHECKPOINT] [OUT]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from mmif import Inpainter
+from mmif.strip import comparison_strip
+
+HERE = Path(__file__).parent
+SCENES = ("launch", "quay", "forest")
+PAIRS = [("photo.jpg", "mask.png"), *((f"scenes/{n}.jpg", f"scenes/{n}_mask.png") for n in SCENES)]
+
+
+def main(model: str = "scenes-128", out: str = "strip.png") -> None:
+    """Fill every example and stack the comparison strips, all to one width."""
+    pipe = Inpainter.from_pretrained(model)
+    strips = [comparison_strip(pipe(HERE / photo, HERE / mask, seed=0)) for photo, mask in PAIRS]
+    width = min(strip.width for strip in strips)
+    strips = [strip.resize((width, round(strip.height * width / strip.width))) for strip in strips]
+    picture = Image.new("RGB", (width, sum(strip.height + 4 for strip in strips) - 4), "white")
+    top = 0
+    for strip in strips:
+        picture.paste(strip, (0, top))
+        top += strip.height + 4
+    picture.save(out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
