@@ -311,4 +311,6 @@ def _sha256(path: Path) -> str:
 
 
 def _plain(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    # Names only: where files lie on this machine is nobody's business.
+    values = vars(args) | {"model": Path(args.model).name if args.model else None}
+    return {name: value.name if isinstance(value, Path) else value for name, value in values.items()}
