@@ -129,8 +129,6 @@ def why_not(name: str) -> str | None:
     """None if the op backend or runtime ``name`` is usable here, else the reason a person can act on."""
     if name in ("reference", "eager"):
         return None
-    if name == "compile":
-        return None if hasattr(torch, "compile") else "this torch has no torch.compile"
     if name in OP_BACKENDS:
         if not any(backend == name for _, backend in _bodies):
             return f"this version of mmif ships no {name} kernels"

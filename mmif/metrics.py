@@ -102,6 +102,37 @@ def ssim(reference: Tensor, candidate: Tensor, hole: Tensor) -> Tensor:
     return _hole_mean(similarity, hole)
 
 
+def discriminative_scores(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """P-IDS and U-IDS (Zhao et al. 2021): how well a linear SVM tells fills from photographs, 0 = always.
+
+    U-IDS is one minus the accuracy of a linear SVM fitted to all features, at most 1/2 for features it cannot tell
+    apart; P-IDS is the share of pairs in which the fill looks strictly more real than its own photograph. Both are
+    biased towards 0 by small N (docs/evaluation.md): compare at equal N only.
+
+    Args:
+        real: features of N photographs, [N, D], N >= 2.
+        fake: features of their N fills, in the same order.
+
+    Returns:
+        (P-IDS, U-IDS), each in [0, 1].
+
+    Raises:
+        ValueError: other shapes, or scikit-learn (``pip install "mminvertfill[eval]"``) is missing.
+    """
+    if real.ndim != 2 or real.shape != fake.shape or len(real) < 2:
+        raise ValueError(f"features must be two [N, D] with N >= 2, got {tuple(real.shape)} and {tuple(fake.shape)}")
+    try:
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise ValueError(f'P-IDS needs scikit-learn ({error}): pip install "mminvertfill[eval]"') from error
+    features = torch.cat([real, fake]).double().cpu().numpy()
+    svm = LinearSVC(dual=False).fit(features, [1] * len(real) + [0] * len(fake))
+    margin = torch.from_numpy(svm.decision_function(features))
+    seems_real, n = margin > 0, len(real)
+    accuracy = (seems_real[:n].sum() + (~seems_real[n:]).sum()).item() / (2 * n)
+    return (margin[n:] > margin[:n]).double().mean().item(), 1.0 - accuracy
+
+
 def _blur(x: Tensor) -> Tensor:
     """Separable Gaussian mean of [N, C, H, W], same size, mirrored at the border with the edge repeated."""
     radius = SSIM_WINDOW // 2

@@ -26,7 +26,7 @@ RULES: dict[str, tuple[str, str]] = {
     "image imagefile": ("", "torch numpy PIL"),
     "features hrf": ("", "torch"),
     "losses": ("", "torch"),
-    "metrics perceptual": ("features", "torch"),
+    "metrics perceptual": ("features", "torch sklearn"),
     "baselines": ("", "numpy"),
     "data": ("cli image features", "torch numpy PIL safetensors tqdm"),
     "train": (

@@ -112,3 +112,28 @@ def test_wrong_input_is_refused(metric, change, message: str):
 def test_ssim_refuses_pictures_smaller_than_its_window():
     with pytest.raises(ValueError, match="at least 11 pixels"):
         metrics.ssim(*batch(3, 10, 40))
+
+
+def test_features_that_are_equal_cannot_be_told_apart():
+    features = torch.randn(50, 8)
+    assert metrics.discriminative_scores(features, features) == (0.0, 0.5)  # P-IDS counts strict wins only
+
+
+def test_features_that_are_far_apart_are_always_told_apart():
+    features = torch.randn(50, 8)
+    assert metrics.discriminative_scores(features + 10, features - 10) == (0.0, 0.0)
+
+
+def test_features_that_overlap_score_in_between():
+    torch.manual_seed(0)
+    real, fake = torch.randn(400, 2), torch.randn(400, 2)
+    real[:, 0] += 0.3  # of a difference with deviation 1.4: 42 % of the pairs are the other way round
+    paired, unpaired = metrics.discriminative_scores(real, fake)
+    assert 0.35 < paired < 0.48
+    assert 0.35 < unpaired < 0.5
+
+
+@pytest.mark.parametrize("shapes", [((4, 2), (5, 2)), ((4,), (4,)), ((1, 2), (1, 2))])
+def test_features_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="N >= 2"):
+        metrics.discriminative_scores(*(torch.zeros(s) for s in shapes))
