@@ -52,7 +52,8 @@ class GatedMaskAttention(nn.Module):
             self.gate = None
         else:
             self.gate = nn.Conv2d(channels + self.see_hole, len(self.patch_sizes), 3, padding=1)
-            nn.init.constant_(self.gate.bias, 2.0)  # type: ignore[arg-type]  # start close to plain attention
+            # sigmoid(2) = 0.88: training starts close to plain attention.
+            self.gate.bias = nn.Parameter(torch.full((len(self.patch_sizes),), 2.0))
 
     def forward(self, x: Tensor, aux: Tensor, hole: Tensor) -> Tensor:
         """``x`` [N, C, H, W], ``aux`` [N, A, H, W], ``hole`` [N, 1, H, W], the share of hole in every cell."""

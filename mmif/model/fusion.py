@@ -35,9 +35,9 @@ class AuxiliaryDenorm(nn.Module):
         self.embed = _Embed(aux_channels, channels)
         self.gamma = nn.Conv2d(channels, channels, 1)
         self.beta = nn.Conv2d(2 * channels, channels, 1)
-        nn.init.ones_(self.gamma.bias)  # type: ignore[arg-type]
+        self.gamma.bias = nn.Parameter(torch.ones(channels))
         nn.init.zeros_(self.beta.weight)
-        nn.init.zeros_(self.beta.bias)  # type: ignore[arg-type]
+        self.beta.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, aux: Tensor) -> Tensor:
         u = self.embed(x, aux)
