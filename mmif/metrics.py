@@ -126,7 +126,8 @@ def discriminative_scores(real: Tensor, fake: Tensor) -> tuple[float, float]:
     except ImportError as error:
         raise ValueError(f'P-IDS needs scikit-learn ({error}): pip install "mminvertfill[eval]"') from error
     features = torch.cat([real, fake]).double().cpu().numpy()
-    svm = LinearSVC(dual=False).fit(features, [1] * len(real) + [0] * len(fake))
+    svm = LinearSVC(dual=False)  # pyright: ignore[reportArgumentType] - inferred from the default, a string
+    svm.fit(features, [1] * len(real) + [0] * len(fake))
     margin = torch.from_numpy(svm.decision_function(features))
     seems_real, n = margin > 0, len(real)
     accuracy = (seems_real[:n].sum() + (~seems_real[n:]).sum()).item() / (2 * n)
