@@ -99,10 +99,6 @@ class GanTrainer:
         return logs
 
     def _apply(self, optimiser: torch.optim.Optimizer) -> None:
-        for group in optimiser.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

@@ -177,21 +177,32 @@ def steps(run: Run, start: int, body: Callable[[int], Mapping[str, Tensor]], sna
     from tqdm import tqdm
 
     options = run.options
-    bar = tqdm(total=options.steps, initial=start, unit="step", dynamic_ncols=True)
-    for step in range(start, options.steps):
-        values = body(step)
-        bar.update()
-        if (step + 1) % options.log_every == 0:
-            run.log(step + 1, values)
-            bar.set_postfix({k: f"{float(v):.3f}" for k, v in list(values.items())[:4]})
-        stop = run.out_of_time()
-        if stop or (step + 1) % options.snapshot_every == 0 or step + 1 == options.steps:
-            snapshot(step + 1)
-        if stop:
-            bar.close()
-            return step + 1
-    bar.close()
+    with tqdm(total=options.steps, initial=start, unit="step", dynamic_ncols=True) as bar:
+        for step in range(start, options.steps):
+            values = body(step)
+            bar.update()
+            stop = run.out_of_time()
+            log_now = (step + 1) % options.log_every == 0
+            save_now = stop or (step + 1) % options.snapshot_every == 0 or step + 1 == options.steps
+            if log_now or save_now:
+                _check_finite(step + 1, values)  # before anything is saved
+            if log_now:
+                run.log(step + 1, values)
+                bar.set_postfix({k: f"{float(v):.3f}" for k, v in list(values.items())[:4]})
+            if save_now:
+                snapshot(step + 1)
+            if stop:
+                return step + 1
     return max(start, options.steps)
+
+
+def _check_finite(step: int, values: Mapping[str, Tensor]) -> None:
+    bad = [key for key, value in values.items() if not value.isfinite()]
+    if bad:
+        raise ValueError(
+            f"the losses must stay finite, at step {step} {', '.join(bad)} did not; the last snapshot is whole: "
+            f"start a new run with a lower --lr"
+        )
 
 
 def batches(options: RunConfig, resolution: int, start: int) -> Iterator[dict[str, Any]]:

@@ -162,6 +162,12 @@ def test_a_generator_of_another_size_is_refused(capsys, run, gan):
     assert "w_dim 16" in message
 
 
+def test_a_training_that_diverges_stops_and_keeps_its_last_snapshot(capsys, run):
+    message = refused(capsys, run, "gan", steps=40, lr=1e30, snapshot_every=1, log_every=2, pl_every=0)
+    assert "losses must stay finite" in message
+    assert "the last snapshot is whole" in message
+
+
 def test_a_corrupt_state_is_refused_and_kept(capsys, run, gan):
     state = gan / "trainer" / "state.pt"
     state.write_bytes(b"not a state")
