@@ -42,13 +42,14 @@ clean:
 
 # Set-up is done once and again after a change of these files. The package comes first and alone, so that the demo does
 # not wait for the tools.
-$(VENV)/.base: pyproject.toml setup.py constraints.txt
+$(VENV)/.base: pyproject.toml setup.py constraints.txt $(CXX_FILES)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python >= 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@echo "Setting up $(VENV); the first time this downloads PyTorch, which takes minutes"
+	@echo "Setting up $(VENV); the first time this downloads PyTorch and compiles csrc/, which takes minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools
+	$(PIP) setuptools torch
 	$(PIP) --no-build-isolation --editable .
+	$(BIN)/python setup.py --quiet build_ext
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

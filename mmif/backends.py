@@ -1,12 +1,14 @@
 """The one place that chooses: which body runs an op, which runtime runs the whole model, and why.
 
-Two questions that are never mixed. An *op backend* runs one op (``reference | cuda | triton``); a *runtime* runs the
+Two questions that are never mixed. An *op backend* runs one op (``reference | cpu | cuda | triton``; ``cpu`` and
+``cuda`` are the two halves of the compiled extension); a *runtime* runs the
 whole model (``eager | compile | onnxruntime | tensorrt``). ``auto`` picks the first usable backend and says once why
 the faster ones were passed over; an explicit request that cannot be met raises :class:`BackendUnavailable`.
 
 Order of precedence for an op: its ``backend=`` argument, then :func:`use`, then the environment variable
-``MMIF_BACKEND`` (read at import), then ``auto``. While a model is being exported the reference is always taken, so
-that an exported graph holds standard operators only.
+``MMIF_BACKEND`` (read at import), then ``auto``. :func:`use` and the variable speak for a whole model: an op that the
+backend has no body for is served as in ``auto``; one whose body turns its tensors down raises. While a model is being
+exported the reference is always taken, so that an exported graph holds standard operators only.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-OP_BACKENDS = ("cuda", "triton", "reference")  # fastest first: the order in which auto tries
+OP_BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first: the order in which auto tries
 RUNTIMES = ("eager", "compile", "onnxruntime", "tensorrt")
 
 
@@ -39,6 +41,7 @@ class Body:
 
 
 _bodies: dict[tuple[str, str], Body] = {}  # (op, backend) -> body, filled by the modules that own compiled code
+_absent: dict[str, str] = {}  # backend -> why none of its bodies could be registered
 _forced = os.environ.get("MMIF_BACKEND", "auto")
 _told: set[tuple[str, str]] = set()
 
@@ -47,6 +50,12 @@ def register_body(op: str, backend: str, supports: Callable[..., str | None]) ->
     """Announce that ``backend`` has a compiled body for ``op``; ``supports(*tensors)`` returns a reason or None."""
     _check_name(backend)
     _bodies[op, backend] = Body(supports)
+
+
+def register_absence(backend: str, reason: str) -> None:
+    """Announce why ``backend`` has no bodies here, in words that a person can act on."""
+    _check_name(backend)
+    _absent[backend] = reason
 
 
 @contextmanager
@@ -90,6 +99,10 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:
     if wanted == "auto":
         return _auto(op, tensors)
     _check_name(wanted)
+    if backend is None and why_not(wanted) is None and wanted != "reference" and (op, wanted) not in _bodies:
+        # Forced for the whole model: an op that no kernel was ever written for in this backend is served as in auto.
+        _tell_once(op, f"{op}: {wanted} has no body for it")
+        return _auto(op, tensors)
     reason = None if wanted == "reference" else _why_not_op(op, wanted, tensors)
     if reason is not None:
         raise BackendUnavailable(f"{op}: backend {wanted!r} cannot run: {reason}; use backend='auto' to fall back")
@@ -131,8 +144,8 @@ def why_not(name: str) -> str | None:
         return None
     if name in OP_BACKENDS:
         if not any(backend == name for _, backend in _bodies):
-            return f"this version of mmif ships no {name} kernels"
-        return None if torch.cuda.is_available() else "no CUDA device is visible to torch"
+            return _absent.get(name, f"this version of mmif ships no {name} kernels")
+        return None if name == "cpu" or torch.cuda.is_available() else "no CUDA device is visible to torch"
     if name in RUNTIMES:
         return f"this version of mmif has no {name} runtime yet"
     raise ValueError(f"unknown backend or runtime {name!r}; known are {', '.join(OP_BACKENDS + RUNTIMES)}")

@@ -89,6 +89,7 @@ def render(found: dict[str, Any]) -> str:
     lines += [
         f"{backend['kind']:<13} {backend['name']}: {backend['why_not'] or 'usable'}" for backend in found["backends"]
     ]
+    lines += [f"{'op':<13} {op}: {name}" for op, name in found["ops"].items()]
     lines += [
         f"{'extra':<13} {extra}: lacks {', '.join(names)} (pip install '{DISTRIBUTION}[{extra}]')"
         for extra, names in found["missing_extras"].items()
@@ -102,13 +103,16 @@ def _torch_facts() -> tuple[dict[str, Any], list[str]]:
         import torch
 
         from mmif import backends
+        from mmif.ops import selftest
     except (ImportError, OSError) as error:  # OSError: a shared library of torch does not load
         reason = f"torch cannot be imported ({' '.join(str(error).split())}): install it again"
-        return {"cuda": None, "device": "unknown", "backends": []}, [reason]
+        return {"cuda": None, "device": "unknown", "backends": [], "ops": {}}, [reason]
     cuda = torch.cuda.is_available()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else ["cpu"]
     table = [{"kind": kind, "name": name, "why_not": why_not} for kind, name, why_not in backends.table()]
-    return {"cuda": torch.version.cuda, "device": ", ".join(names), "backends": table}, []
+    ops, wrong = selftest.run("cuda" if cuda else "cpu")
+    facts = {"cuda": torch.version.cuda, "device": ", ".join(names), "backends": table, "ops": ops}
+    return facts, wrong
 
 
 def _version(distribution: str) -> str | None:

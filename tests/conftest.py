@@ -7,8 +7,9 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,9 +57,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require", action="append", default=[], choices=list(LEVELS), help="fail if a test of this level does not run"
     )
+    parser.addoption("--extension", type=Path, help="run the ops with this library in place of mmif/_C*.so")
 
 
-def pytest_configure() -> None:
+def _use_extension(path: Path) -> None:
+    from mmif import extension
+
+    extension.LIBRARY = path.resolve()
+    import mmif.ops  # noqa: F401 -- loads it
+
+    if str(extension.LIBRARY) not in torch.ops.loaded_libraries:
+        raise pytest.UsageError(f"--extension must name a library that loads; {path} does not")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.extension:
+        _use_extension(config.option.extension)
     torch.set_num_threads(1)  # the tests' tensors are too small for more, and threads that wait for each other are slow
     torch.backends.cuda.matmul.allow_tf32 = False  # numbers are compared with float32, not with TF32
     torch.backends.cudnn.allow_tf32 = False
@@ -105,3 +119,15 @@ def _same_start(tmp_path, monkeypatch) -> None:
     np.random.seed(0)  # noqa: NPY002 -- libraries under test draw from the global generator
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The public functions call the registered ops, as on a device that has compiled bodies for all of them."""
+    from mmif import backends, extension
+
+    ops = {"acb_fusion", "gated_mask_attention", *extension.DEVICE_OPS}
+    monkeypatch.setattr(backends, "_bodies", {(op, "cuda"): backends.Body(lambda *_: None) for op in ops})
+    monkeypatch.setattr(backends, "why_not", lambda _: None)
+    with backends.use("cuda"):
+        yield

@@ -78,7 +78,7 @@ def test_use_ends_with_its_block_also_after_an_error(bodies):
     ("value", "outcome"),
     [
         ("cuda", "BackendUnavailable: bias_act: backend 'cuda' cannot run: "),
-        ("cudnn", "ValueError: backend must be one of auto, cuda, triton, reference; got 'cudnn'"),
+        ("cudnn", "ValueError: backend must be one of auto, cuda, triton, cpu, reference; got 'cudnn'"),
     ],
 )
 def test_environment(value, outcome):
@@ -93,7 +93,7 @@ def test_environment(value, outcome):
 
 
 def test_unknown_names(bodies):
-    known = r"backend must be one of auto, cuda, triton, reference; got 'cudnn'"
+    known = r"backend must be one of auto, cuda, triton, cpu, reference; got 'cudnn'"
     with pytest.raises(ValueError, match=known):
         choose(OP, X, backend="cudnn")
     with pytest.raises(ValueError, match=known), use("cudnn"):
@@ -115,6 +115,8 @@ def test_an_explicit_request_that_cannot_be_met_raises_with_the_reason(bodies, m
         choose(OP, X.half(), backend="cuda")
     with use("cuda"), pytest.raises(BackendUnavailable, match="takes float32 only"):
         choose(OP, X.half())
+    with use("triton"):
+        assert choose(OP, X) == "cuda"  # forced for a whole model, and this op was never written for it
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendUnavailable, match=r"'cuda' cannot run: no CUDA device is visible to torch"):
         choose(OP, X, backend="cuda")

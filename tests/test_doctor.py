@@ -6,8 +6,10 @@ import json
 import sys
 
 import pytest
+import torch
 
-from mmif import __main__, doctor
+from mmif import __main__, backends, doctor, ops
+from mmif.ops import selftest  # noqa: F401
 
 
 def install(folder, name: str, version: str = "1.0", top_level: str = "") -> None:
@@ -32,6 +34,32 @@ def test_json_has_the_same_facts(capsys):
     assert found["problems"] == []
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"kind": "op backend", "name": "reference", "why_not": None} in found["backends"]
+
+
+def test_every_op_says_what_serves_it(capsys):
+    assert doctor.main(["--json"]) == 0
+    serving = json.loads(capsys.readouterr().out)["ops"]
+    assert set(serving) == {
+        name for name, value in vars(ops).items() if "backend" in getattr(value, "__annotations__", {})
+    }
+    assert serving["bias_act"] == ("reference" if backends.why_not("cpu") else "cpu")
+
+
+def test_a_compiled_body_that_is_wrong_or_fails_is_a_problem(monkeypatch, capsys):
+    monkeypatch.setattr(backends, "_bodies", {("bias_act", "cpu"): backends.Body(lambda *_: None)})
+    right = ops.selftest._calls
+    monkeypatch.setattr(
+        ops.selftest, "_calls", lambda device: {"bias_act": lambda name: torch.ones(1) * (name == "cpu")}
+    )
+    assert doctor.main([]) == 1
+    assert "PROBLEM       bias_act: the cpu body does not agree with the reference; build" in capsys.readouterr().out
+
+    def broken(name):
+        raise RuntimeError("bias_act: the kernel launch failed:\nno kernel image")
+
+    monkeypatch.setattr(ops.selftest, "_calls", lambda device: {**right(device), "bias_act": broken})
+    assert doctor.main([]) == 1
+    assert "the cpu body fails (bias_act: the kernel launch failed: no kernel image); build" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "top_level"), [("mmif-python", ""), ("somebody-elses", "mmif")])

@@ -10,7 +10,7 @@ import pytest
 from fake_model import FakeModel
 from PIL import Image
 
-from mmif import inpaint_cli
+from mmif import backends, inpaint_cli
 from mmif.inpaint import Inpainter
 from mmif.pairing import find_guidance, pair_masks
 
@@ -74,7 +74,7 @@ def test_one_photograph(model, capsys):
     run("a.png", "m.png", "-o", "new/out.png")
     out, err = capsys.readouterr()
     first, last = out.splitlines()
-    assert first == "device cpu | ops reference | runtime eager | weights scenes-128 (sha256 ab12ab12ab12)"
+    assert first == f"device cpu | {backends.describe()} | runtime eager | weights scenes-128 (sha256 ab12ab12ab12)"
     assert last == "result new/out.png"
     assert err == ""
     result = np.asarray(Image.open("new/out.png"))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmif.config import GeneratorConfig, LatentConfig
 from mmif.model.layers import RESAMPLE_TAPS, EqualLinear
-from mmif.ops import bias_act, modulated_conv2d, setup_filter, upfirdn2d
+from mmif.model.synthesis_plan import SynthesisPlan
+from mmif.ops import bias_act, fuses_epilogue, modulated_conv2d, setup_filter, upfirdn2d
 
 
 class MappingNetwork(nn.Module):
@@ -120,6 +122,7 @@ class SynthesisNetwork(nn.Module):
             SynthesisBlock(config.channels(max(r // 2, 4)), config.channels(r), w_dim, r, config)
             for r in config.resolutions
         )
+        self._plan: tuple[object, SynthesisPlan] | None = None
 
     @property
     def noise_sizes(self) -> list[int]:
@@ -138,6 +141,12 @@ class SynthesisNetwork(nn.Module):
             ``[N, 3, s, s]``, float32, about [-1, 1], not clamped.
         """
         feats = feats or {}
+        if self.config.add_at == "post_upconv" and fuses_epilogue(ws, *self.parameters()):
+            return self.plan()(ws, noise, feats, self.config.const_mode == "replace").to(torch.float32)
+        return self._plain(ws, noise, feats)
+
+    def _plain(self, ws: Tensor, noise: Sequence[Tensor], feats: dict[int, Tensor]) -> Tensor:
+        """Layer by layer, as it is written: what trains, exports and compiles."""
         x = self._constant(ws, feats.get(4))
         rgb, layer = None, 0
         for block, r in zip(self.blocks, self.config.resolutions, strict=True):
@@ -148,11 +157,31 @@ class SynthesisNetwork(nn.Module):
         assert rgb is not None
         return rgb
 
+    def plan(self) -> SynthesisPlan:
+        """The fused form for inference, made anew when a parameter has changed."""
+        dtype = _inference_dtype(self.const)
+        key = (dtype, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()))
+        if self._plan is None or self._plan[0] != key:
+            with torch.no_grad():
+                self._plan = (
+                    key,
+                    SynthesisPlan(
+                        cast("list[SynthesisBlock]", list(self.blocks)), self.const, self.config.conv_clamp, dtype
+                    ),
+                )
+        return self._plan[1]
+
     def _constant(self, ws: Tensor, feat: Tensor | None) -> Tensor:
         const = self.const.expand(ws.shape[0], -1, -1, -1)
         if feat is None:
             return const
         return feat if self.config.const_mode == "replace" else const + feat
+
+
+def _inference_dtype(const: Tensor) -> torch.dtype:
+    """The dtype of the convolutions: autocast's where it is on."""
+    device = const.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else const.dtype
 
 
 class Generator(nn.Module):

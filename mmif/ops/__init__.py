@@ -4,10 +4,26 @@ Each file holds the public function, its plain-PyTorch reference and its registr
 elsewhere only replaces the body.
 """
 
+from mmif import extension
 from mmif.ops.acb_fusion import acb_fusion
 from mmif.ops.bias_act import bias_act
+from mmif.ops.conv_epilogue import ToRGB, conv_epilogue, fuses_epilogue
+from mmif.ops.demodulate import demodulate
 from mmif.ops.gated_mask_attention import gated_mask_attention
 from mmif.ops.modulated_conv2d import modulated_conv2d
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d
 
-__all__ = ["acb_fusion", "bias_act", "gated_mask_attention", "modulated_conv2d", "setup_filter", "upfirdn2d"]
+__all__ = [
+    "ToRGB",
+    "acb_fusion",
+    "bias_act",
+    "conv_epilogue",
+    "demodulate",
+    "fuses_epilogue",
+    "gated_mask_attention",
+    "modulated_conv2d",
+    "setup_filter",
+    "upfirdn2d",
+]
+
+extension.load()

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """channels_last if the 4-D tensor ``x`` is so and has more than one channel, else contiguous."""
+    channels_last = x.ndim == 4 and x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
 
 def empty_like_format(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Return an empty tensor of ``shape`` in the dtype, device and memory format (dense) of the 4-D tensor ``x``."""
-    channels_last = x.ndim == 4 and x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=memory_format)
+    return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=format_of(x))
+
+
+def _autocasts(device: str) -> bool:
+    """True if autocast is on; devices such as ``meta`` do not know it."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks for on the device of ``x``, or None where autocast is off."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if _autocasts(device) else None
+
+
+def to_autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Cast floating tensors (None stays) to autocast's dtype, all of them or, where it is off, none."""
+    first = next(t for t in tensors if t is not None)
+    dtype = autocast_dtype(first)
+    if dtype is None or first.dtype == torch.float64:
+        return tensors
+    return tuple(None if t is None else t.to(dtype) for t in tensors)
+
+
+def in_own_dtype(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a reference: what it is made of computes in the dtype of its tensors, whatever autocast says.
+
+    Its first argument is a tensor. The registered bodies behave so by themselves.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = args[0].device.type  # pyright: ignore[reportAttributeAccessIssue]
+        if not _autocasts(device):
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapper

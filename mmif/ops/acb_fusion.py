@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif import backends
+from mmif.ops._common import in_own_dtype, to_autocast
 
 
 def acb_fusion(
@@ -54,12 +55,13 @@ def acb_fusion(
         backend: op backend; see :mod:`mmif.backends`.
 
     Returns:
-        ``[N, C, H, W]``.
+        ``[N, C, H, W]`` in the dtype of ``x``, or of autocast where it is on.
 
     Raises:
         ValueError: shapes or dtypes that do not fit together.
     """
-    parameters = (path_weight, path_bias, fuse_weight, fuse_bias, fc_weight, fc_bias)
+    x, gates, *parameters = to_autocast(x, gates, path_weight, path_bias, fuse_weight, fuse_bias, fc_weight, fc_bias)
+    path_weight, path_bias, fuse_weight, fuse_bias, fc_weight, fc_bias = parameters
     _check(x, gates, parameters, dilations)
     channels = x.shape[1]
     native = backends.choose("acb_fusion", x, backend=backend) != "reference"
@@ -92,6 +94,7 @@ def mean_of_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     return mean if bias is None else mean + bias
 
 
+@in_own_dtype
 def acb_paths_ref(x: Tensor, weight: Tensor, bias: Tensor, dilations: Sequence[int]) -> Tensor:
     """ReLU of R dilated 3x3 convolutions with reflect padding: ``[N, C, H, W]`` to ``[N, R, O, H, W]``."""
     paths = [
@@ -101,6 +104,7 @@ def acb_paths_ref(x: Tensor, weight: Tensor, bias: Tensor, dilations: Sequence[i
     return torch.stack(paths, dim=1)
 
 
+@in_own_dtype
 def acb_pool_ref(paths: Tensor, shared: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and maximum over the image of ``z_r = conv3x3(f_r, weight) + shared``, and where the maximum lies.
 
@@ -119,6 +123,7 @@ def acb_pool_ref(paths: Tensor, shared: Tensor, weight: Tensor) -> tuple[Tensor,
     return flat.mean(3), peak, where
 
 
+@in_own_dtype
 def acb_mix_ref(paths: Tensor, logits: Tensor, x: Tensor) -> Tensor:
     """Return ``sum_r softmax_r(logits) paths_r + x``: ``[N, R, C, H, W]``, ``[N, R, C]``, ``[N, C, H, W]``."""
     return (logits.softmax(1)[..., None, None] * paths).sum(1) + x

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif import backends
+from mmif.extension import SMOOTH_BIAS_ACT
+from mmif.ops._common import autocast_dtype, in_own_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def bias_act(
 
     Args:
         x: any shape, floating point.
-        b: ``[x.shape[dim]]`` in the dtype of ``x``, or None.
+        b: ``[x.shape[dim]]`` in the dtype of ``x`` (under autocast of any), or None.
         dim: dimension of ``x`` that the bias runs along; negative counts from the end.
         act: one of ``linear relu lrelu tanh sigmoid elu selu softplus swish``.
         alpha: slope of ``lrelu`` for negative inputs, >= 0; None: 0.2.
@@ -154,17 +156,21 @@ def bias_act(
     """
     if act not in ACTIVATIONS:
         raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}; got {act!r}")
+    if b is not None and b.is_floating_point() and autocast_dtype(x) is not None:
+        b = b.to(x.dtype)
     _check(x, b, dim, alpha, clamp)
     spec = ACTIVATIONS[act]
     alpha = spec.alpha if alpha is None else float(alpha)
     gain = spec.gain if gain is None else float(gain)
     limit = -1.0 if clamp is None else float(clamp)  # the op's own code for "no limit"
     dim = dim % x.ndim if x.ndim else 0
-    if backends.choose("bias_act", x, b, backend=backend) == "reference":
+    op = "bias_act" if spec.piecewise_linear else SMOOTH_BIAS_ACT
+    if backends.choose(op, x, b, backend=backend) == "reference":
         return bias_act_ref(x, b, dim, act, alpha, gain, limit)
     return torch.ops.mmif.bias_act(x, b, dim, act, alpha, gain, limit)
 
 
+@in_own_dtype
 def bias_act_ref(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float) -> Tensor:
     """Plain PyTorch, differentiable to any order. Same arguments as ``mmif::bias_act``."""
     y = ACTIVATIONS[act].derivatives[0](_add_bias(x, b, dim), alpha)
@@ -173,6 +179,7 @@ def bias_act_ref(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, 
     return y.clamp(-clamp, clamp) if clamp >= 0 else y
 
 
+@in_own_dtype
 def bias_act_grad_ref(
     dy: Tensor,
     x: Tensor | None,
@@ -184,19 +191,27 @@ def bias_act_grad_ref(
     gain: float,
     clamp: float,
     order: int,
-) -> Tensor:
-    """Return ``dy * gain * act^(order)(x + b)``, zero where the output was clamped.
+    bias_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return ``dx = dy * gain * act^(order)(x + b)``, zero where the output was clamped, and its sum along ``dim``.
 
-    ``x`` may be None for the piecewise linear activations at order one: the sign of ``y`` tells the piece.
+    ``x`` may be None for the piecewise linear activations: the sign of ``y`` tells the piece. The sum, the gradient of
+    the bias, is ``[dy.shape[dim]]``; without ``bias_grad`` it is ``[0]``.
     """
     spec = ACTIVATIONS[act]
     z = y * gain if x is None else _add_bias(x, b, dim)  # only the sign of y * gain is used
     dx = dy * (gain * spec.derivatives[order](z, alpha))
-    return torch.where(y.abs() < clamp, dx, torch.zeros_like(dx)) if clamp >= 0 else dx
+    dx = torch.where(y.abs() < clamp, dx, torch.zeros_like(dx)) if clamp >= 0 else dx
+    return dx, _sum_to_bias(dx, dim) if bias_grad else dx.new_empty(0)
 
 
 def _add_bias(x: Tensor, b: Tensor | None, dim: int) -> Tensor:
     return x if b is None else x + b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+
+
+def _sum_to_bias(dx: Tensor, dim: int) -> Tensor:
+    rest = [i for i in range(dx.ndim) if i != dim]
+    return dx.sum(rest) if rest else dx.reshape(-1).clone()  # an empty list would mean all dimensions
 
 
 def _check(x: Tensor, b: Tensor | None, dim: int, alpha: float | None, clamp: float | None) -> None:
@@ -235,12 +250,10 @@ def _bias_act_setup(ctx, inputs, output) -> None:
 
 def _bias_act_backward(ctx, dy: Tensor):
     x, b, y = ctx.saved_tensors
-    dx = torch.ops.mmif.bias_act_grad(dy, x, b, y, ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp, 1)
-    return dx, _sum_to_bias(dx, ctx.dim) if ctx.has_bias else None, None, None, None, None, None
-
-
-def _sum_to_bias(dx: Tensor, dim: int) -> Tensor:
-    return dx.sum([i for i in range(dx.ndim) if i != dim])
+    static = (ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp)
+    reduce = ctx.has_bias and ctx.needs_input_grad[1]
+    dx, db = torch.ops.mmif.bias_act_grad(dy, x, b, y, *static, 1, reduce)
+    return dx, db if reduce else None, None, None, None, None, None
 
 
 _bias_act.register_autograd(_bias_act_backward, setup_context=_bias_act_setup)
@@ -258,31 +271,38 @@ def _bias_act_grad(
     gain: float,
     clamp: float,
     order: int,
-) -> Tensor:
-    return torch.empty_like(y).copy_(bias_act_grad_ref(dy, x, b, y, dim, act, alpha, gain, clamp, order))
+    bias_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    dx, db = bias_act_grad_ref(dy, x, b, y, dim, act, alpha, gain, clamp, order, bias_grad)
+    return torch.empty_like(y).copy_(dx), db
 
 
 @_bias_act_grad.register_fake
-def _bias_act_grad_fake(dy, x, b, y, dim, act, alpha, gain, clamp, order) -> Tensor:
-    return torch.empty_like(y)
+def _bias_act_grad_fake(dy, x, b, y, dim, act, alpha, gain, clamp, order, bias_grad) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(y), _empty_bias_grad(y, dim, bias_grad)
+
+
+def _empty_bias_grad(y: Tensor, dim: int, wanted: bool) -> Tensor:
+    return y.new_empty((y.shape[dim] if y.ndim else 1,) if wanted else (0,))
 
 
 def _bias_act_grad_setup(ctx, inputs, output) -> None:
-    dy, x, b, y, ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp, ctx.order = inputs
+    dy, x, b, y, ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp, ctx.order, ctx.bias_grad = inputs
     ctx.save_for_backward(None if x is None else dy, x, b, y)
 
 
-def _bias_act_grad_backward(ctx, ddx: Tensor):
+def _bias_act_grad_backward(ctx, ddx: Tensor, ddb: Tensor):
     dy, x, b, y = ctx.saved_tensors
     static = (ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp)
-    ddy = torch.ops.mmif.bias_act_grad(ddx, x, b, y, *static, ctx.order)
+    if ctx.bias_grad:
+        ddx = _add_bias(ddx, ddb, ctx.dim)  # db sums dx, so its cotangent is added to each summand's
+    ddy, _ = torch.ops.mmif.bias_act_grad(ddx, x, b, y, *static, ctx.order, False)
     if x is None:
-        return ddy, None, None, None, *(None,) * 6
+        return ddy, *(None,) * 10
     if ctx.order >= 3:
         raise ValueError(f"bias_act: gradients of {ctx.act} stop at order three")
-    dx = torch.ops.mmif.bias_act_grad(ddx * dy, x, b, y, *static, ctx.order + 1)
-    db = _sum_to_bias(dx, ctx.dim) if b is not None else None
-    return ddy, dx, db, None, *(None,) * 6
+    dx, db = torch.ops.mmif.bias_act_grad(ddx * dy, x, b, y, *static, ctx.order + 1, b is not None)
+    return ddy, dx, db if b is not None else None, *(None,) * 8
 
 
 _bias_act_grad.register_autograd(_bias_act_grad_backward, setup_context=_bias_act_grad_setup)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mmif import backends
-from mmif.ops._common import empty_like_format
+from mmif.ops._common import empty_like_format, in_own_dtype, to_autocast
 
 MODES = ("post", "logit", "value", "log", "none")
 
@@ -52,18 +52,20 @@ def gated_mask_attention(
         backend: op backend; see :mod:`mmif.backends`.
 
     Returns:
-        ``[N, C, H, W]`` in the dtype of ``q``.
+        ``[N, C, H, W]`` in the dtype of ``q``, or of autocast where it is on.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, an unknown mode, or a gate that is missing or superfluous.
     """
     sizes = tuple(patch_sizes)
+    q, k, v, gate = to_autocast(q, k, v, gate)
     _check(q, k, v, gate, sizes, mode)
     if backends.choose("gated_mask_attention", q, k, v, gate, backend=backend) == "reference":
         return gated_mask_attention_ref(q, k, v, gate, sizes, mode)
     return torch.ops.mmif.gated_mask_attention(q, k, v, gate, sizes, mode)
 
 
+@in_own_dtype
 def gated_mask_attention_ref(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
 ) -> Tensor:
@@ -78,6 +80,7 @@ def gated_mask_attention_ref(
     return torch.cat(heads, dim=1)
 
 
+@in_own_dtype
 def gated_mask_attention_bwd_ref(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif import backends
-from mmif.ops._common import empty_like_format
+from mmif.ops._common import empty_like_format, format_of, in_own_dtype, to_autocast
+from mmif.ops.conv_epilogue import BLUR_PADDING, conv_epilogue
 from mmif.ops.upfirdn2d import upfirdn2d_ref
 
 EPS = 1e-8
@@ -48,11 +49,12 @@ def modulated_conv2d(
         backend: op backend; see :mod:`mmif.backends`.
 
     Returns:
-        ``[N, O, H*up, W*up]`` in the dtype of ``x``.
+        ``[N, O, H*up, W*up]`` in the dtype of ``x``, or of autocast where it is on.
 
     Raises:
         ValueError: shapes or dtypes that do not fit together.
     """
+    x, weight = to_autocast(x, weight)
     _check(x, weight, styles, up, resample_filter)
     f = resample_filter if up == 2 else None
     if backends.choose("modulated_conv2d", x, weight, styles, backend=backend) == "reference":
@@ -60,6 +62,7 @@ def modulated_conv2d(
     return torch.ops.mmif.modulated_conv2d(x, weight, styles, f, up, demodulate)
 
 
+@in_own_dtype
 def modulated_conv2d_ref(
     x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool
 ) -> Tensor:
@@ -69,6 +72,7 @@ def modulated_conv2d_ref(
     return _scale(y, demodulation_ref(weight, styles)) if demodulate else y
 
 
+@in_own_dtype
 def demodulation_ref(weight: Tensor, styles: Tensor) -> Tensor:
     """Return ``rsqrt(styles^2 @ (sum_kk weight^2)^T + eps)``: ``[O, I, k, k]`` and ``[N, I]`` give ``[N, O]``."""
     w2 = weight.to(styles.dtype).square().sum(dim=(2, 3))
@@ -137,6 +141,37 @@ def _modulated_conv2d(x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | Non
 @_modulated_conv2d.register_fake
 def _fake(x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool) -> Tensor:
     return empty_like_format(x, (x.shape[0], weight.shape[0], x.shape[2] * up, x.shape[3] * up))
+
+
+@_modulated_conv2d.register_kernel("cuda")
+@in_own_dtype
+def modulated_conv2d_fused(
+    x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool
+) -> Tensor:
+    """The same on a device: the library's convolution between two fused scalings, the filter inside the second."""
+    memory_format = format_of(x)
+    styles = _prepare_styles(styles, x.dtype, demodulate)
+    d = demodulation_ref(weight, styles) if demodulate else None
+    x = _fused_scale(x, styles)
+    if up == 1:
+        y = F.conv2d(x, weight, padding=weight.shape[2] // 2)
+        return (y if d is None else _fused_scale(y, d)).contiguous(memory_format=memory_format)
+    assert f is not None  # checked by the public function
+    y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    pads = _up_padding(f, weight)
+    if f.shape == (4,) and pads == BLUR_PADDING and _takes_vectors(y):
+        return conv_epilogue(y, demod=d, resample_filter=f, blur=True)[0]
+    y = torch.ops.mmif.upfirdn2d(y, f, (1, 1, 1, 1), pads, False, 4.0)
+    return (y if d is None else _fused_scale(y, d)).contiguous(memory_format=memory_format)
+
+
+def _fused_scale(x: Tensor, factor: Tensor) -> Tensor:
+    return conv_epilogue(x, next_styles=factor)[0] if _takes_vectors(x) else _scale(x, factor)
+
+
+def _takes_vectors(x: Tensor) -> bool:
+    """True if the fused epilogue would neither copy ``x`` nor turn it down."""
+    return format_of(x) == torch.channels_last and x.shape[1] * x.element_size() % 16 == 0
 
 
 def _setup_context(ctx, inputs, output) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif import backends
-from mmif.ops._common import empty_like_format
+from mmif.ops._common import empty_like_format, in_own_dtype
 
 
 def upfirdn2d(
@@ -66,6 +66,7 @@ def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     return f / f.sum()
 
 
+@in_own_dtype
 def upfirdn2d_ref(
     x: Tensor, f: Tensor, factors: Sequence[int], pads: Sequence[int], flip_filter: bool, gain: float
 ) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mmif.ops.acb_fusion import acb_mix_ref, acb_paths_ref, acb_pool_ref
 from mmif.ops.bias_act import bias_act_grad_ref, bias_act_ref
+from mmif.ops.conv_epilogue import conv_epilogue_ref
+from mmif.ops.demodulate import demodulate_ref
 from mmif.ops.gated_mask_attention import gated_mask_attention_ref
 from mmif.ops.modulated_conv2d import modulated_conv2d_ref
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d_ref
@@ -49,6 +51,7 @@ def _args(*values: Any) -> Callable[[torch.dtype], Args]:
 
 _separable, _square = setup_filter([1, 3, 3, 1]), setup_filter([[1, 2, 1], [0, 3, 1]])
 _up2 = (2, 2, 1, 1)
+_LINEAR = ("linear", 0.0, 1.0, -1.0, -1.0, False)
 
 OPS = {
     "bias_act": Op(
@@ -69,9 +72,19 @@ OPS = {
         (0, 1, 2),
         {
             "sigmoid_2": _args(
-                _randn(2, 3, 5, 7), _randn(2, 3, 5, 7), _randn(3), _randn(2, 3, 5, 7), 1, "sigmoid", 0.0, 1.0, 0.9, 2
+                _randn(2, 3, 5, 7),
+                _randn(2, 3, 5, 7),
+                _randn(3),
+                _randn(2, 3, 5, 7),
+                1,
+                "sigmoid",
+                0.0,
+                1.0,
+                0.9,
+                2,
+                True,
             ),
-            "relu_1": _args(_randn(2, 3, 5, 7), None, None, _randn(2, 3, 5, 7), 1, "relu", 0.0, 1.5, -1.0, 1),
+            "relu_1": _args(_randn(2, 3, 5, 7), None, None, _randn(2, 3, 5, 7), 1, "relu", 0.0, 1.5, -1.0, 1, True),
         },
     ),
     "upfirdn2d": Op(
@@ -97,6 +110,46 @@ OPS = {
             "styles_at_dtype": _args(_randn(2, 3, 5, 7), _randn(4, 3, 3, 3), _randn(2, 3), None, 1, True),
             "1x1": _args(_randn(1, 2, 1, 1), _randn(2, 2, 3, 3), _float32(1, 2), _separable, 2, True),
             "batch0": _args(_randn(0, 3, 5, 7), _randn(4, 3, 3, 3), _float32(0, 3), None, 1, True),
+        },
+    ),
+    "conv_epilogue": Op(
+        torch.ops.mmif.conv_epilogue,
+        conv_epilogue_ref,
+        (),
+        {
+            "layer": _args(
+                *(_randn(2, 8, 5, 7), _float32(2, 8), _float32(2, 1, 5, 7), _float32(), _float32(8)),
+                *(_randn(2, 8, 5, 7), _float32(2, 8), None, None, None, None, None),
+                *(False, "lrelu", 0.2, 1.5, 0.8, -1.0, False),
+            ),
+            "up_layer": _args(
+                *(_randn(2, 16, 10, 7), _float32(2, 16), _float32(1, 1, 9, 6), _float32(), _float32(16)),
+                *(_randn(2, 16, 9, 6), _float32(2, 16), None, None, None, None, _separable),
+                *(True, "lrelu", 0.2, 2**0.5, 256.0, -1.0, False),
+            ),
+            "to_rgb": _args(
+                *(_randn(2, 24, 6, 4), _float32(2, 24), None, None, _float32(24), None, _float32(2, 24)),
+                *(_float32(3, 24), _float32(2, 24), _float32(3), _float32(2, 3, 3, 2), _separable),
+                *(False, "relu", 0.0, 1.0, -1.0, 0.9, False),
+            ),
+            "wide_last": _args(
+                *(_randn(1, 520, 2, 3), None, None, None, None, None, None),
+                *(_float32(3, 520), _float32(1, 520), _float32(3), None, None),
+                *(False, "linear", 0.0, 1.0, -1.0, -1.0, True),
+            ),
+            "scale_1x1": _args(_randn(1, 8, 1, 1), *[None] * 5, _float32(1, 8), *[None] * 5, False, *_LINEAR),
+            "blur_2x2": _args(_randn(1, 8, 2, 2), *[None] * 10, _separable, True, *_LINEAR),
+            "batch0": _args(_randn(0, 8, 4, 4), *[None] * 5, _float32(0, 8), *[None] * 5, False, *_LINEAR),
+        },
+    ),
+    "demodulate": Op(
+        torch.ops.mmif.demodulate,
+        demodulate_ref,
+        (),
+        {
+            "3_layers": lambda _: (torch.randn(3, 2, 40) * 1e3, torch.rand(3, 9, 40), 1e-8),
+            "zero_styles": lambda _: (torch.zeros(1, 1, 3), torch.rand(1, 8, 3), 1e-8),
+            "batch0": lambda _: (torch.zeros(2, 0, 3), torch.rand(2, 8, 3), 1e-8),
         },
     ),
     "gated_mask_attention": Op(
