@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CXX_FILES = $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' 2>/dev/null)
+EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/emulation/*.cpp tests/emulation/*.h)
 
 .PHONY: help demo test lint types format clean
 
@@ -26,7 +27,7 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run -Werror $(CXX_FILES))
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -34,7 +35,7 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
 	rm -rf $(VENV) build dist runs/demo.png *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
@@ -42,7 +43,7 @@ clean:
 
 # Set-up is done once and again after a change of these files. The package comes first and alone, so that the demo does
 # not wait for the tools.
-$(VENV)/.base: pyproject.toml setup.py constraints.txt $(CXX_FILES)
+$(VENV)/.base: pyproject.toml setup.py constraints.txt $(EXTENSION_FILES)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python >= 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@echo "Setting up $(VENV); the first time this downloads PyTorch and compiles csrc/, which takes minutes"

@@ -2,7 +2,8 @@
 
 A contender is a function without arguments. It is called once alone (that first call may compile; it is reported
 apart), then warmed up by time, then sampled until there are ``samples`` samples or the time budget is spent. Several
-contenders are sampled in turn, so that a machine that slows down slows all of them. The L2 cache is not flushed.
+contenders are sampled in turn, so that a machine that slows down slows all of them. The L2 cache is flushed only by a
+``before`` that does so.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def compare(
     warmup_s: float = 1.0,
     samples: int = 30,
     budget_s: float = 60.0,
+    before: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
     """Time several contenders, one sample of each in turn.
 
@@ -60,6 +62,8 @@ def compare(
         warmup_s: seconds of calls before the first sample, for each contender.
         samples: wanted number of samples of each.
         budget_s: seconds after which sampling ends, once there are ``MIN_SAMPLES`` samples of each.
+        before: called before each sample and not timed; on CUDA it is queued, so that it can empty the L2 cache, or
+            keep the device busy until all kernels of the sample are queued behind it.
     """
     clock = _cuda_ms if torch.device(device).type == "cuda" else _cpu_ms
     first = {name: clock(call) for name, call in contenders.items()}
@@ -73,6 +77,8 @@ def compare(
         if taken >= MIN_SAMPLES and time.perf_counter() - start > budget_s:
             break
         for name, call in contenders.items():
+            if before:
+                before()
             times[name].append(clock(call))
     return {name: _summary(times[name], first[name]) for name in contenders}
 

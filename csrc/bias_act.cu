@@ -1,5 +1,4 @@
-// bias_act on the GPU. Memory-bound: 16-byte accesses where alignment allows, one pass, float
-// arithmetic in registers.
+// bias_act on the GPU. Memory-bound: 16-byte accesses where alignment allows, one pass, float arithmetic in registers.
 #include <algorithm>
 
 #include "bias_act.h"
@@ -72,8 +71,7 @@ struct Element {
   }
 };
 
-// Where the bias of a vector's elements lies. `shift` is the position of this launch's first
-// element.
+// Where the bias of a vector's elements lies. `shift` is the position of this launch's first element.
 struct BiasIndex {
   Divisor stride, size;
   uint32_t shift, base;
@@ -83,8 +81,8 @@ struct BiasIndex {
   }
 };
 
-// Thread mapping: a block of kThreads takes kThreads * kUnroll vectors, neighbours next to each
-// other. Each thread loads all its vectors before it computes the first. No shared memory.
+// Thread mapping: a block of kThreads takes kThreads * kUnroll vectors, neighbours next to each other. Each thread
+// loads all its vectors before it computes the first. No shared memory.
 template <typename T, int V, bool SMOOTH, bool GRAD>
 __global__ void __launch_bounds__(kThreads)
     bias_act_kernel(Element<T, V, SMOOTH, GRAD> element, const T* b, BiasIndex where, uint32_t vectors) {
@@ -101,8 +99,7 @@ __global__ void __launch_bounds__(kThreads)
     const uint32_t i = first + u * kThreads;
     if (i >= vectors) break;
     Vec<T, V> out;
-    // One division per vector: neighbours share their bias (stride a multiple of V) or lie side by
-    // side (stride 1).
+    // One division per vector: neighbours share their bias (stride a multiple of V) or lie side by side (stride 1).
     const uint32_t c = b ? where(i * V) : 0;
     const bool side_by_side = where.stride.divisor == 1;
 #pragma unroll
@@ -114,8 +111,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Sum of `value` over the block, valid in thread 0. Two barriers; `scratch` holds one number per
-// warp.
+// Sum of `value` over the block, valid in thread 0. Two barriers; `scratch` holds one number per warp.
 template <typename A>
 __device__ A block_sum(A value, A* scratch) {
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
@@ -129,9 +125,8 @@ __device__ A block_sum(A value, A* scratch) {
   return total;
 }
 
-// Bias along a dimension with elements between its steps (NCHW). Block (c, row) takes planes row,
-// row + rows, ... of channel c; `lanes` threads share a plane, so that small planes still fill the
-// block.
+// Bias along a dimension with elements between its steps (NCHW). Block (c, row) takes planes row, row + rows, ... of
+// channel c; `lanes` threads share a plane, so that small planes still fill the block.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads)
     reduce_planes_kernel(Element<T, V, false, true> element, const T* b, Acc<T>* partial, int64_t planes,
@@ -160,8 +155,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) partial[blockIdx.y * channels + c] = total;
 }
 
-// Bias along the innermost dimension (channels_last, or [N, C]). A block takes 32 vectors of
-// channels; its 8 warps walk down the rows, and their sums meet in shared memory.
+// Bias along the innermost dimension (channels_last, or [N, C]). A block takes 32 vectors of channels; its 8 warps
+// walk down the rows, and their sums meet in shared memory.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads)
     reduce_rows_kernel(Element<T, V, false, true> element, const T* b, Acc<T>* partial, int64_t rows, int64_t vectors) {
@@ -205,8 +200,7 @@ __global__ void __launch_bounds__(kThreads) sum_rows_kernel(const Acc<T>* partia
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// True if V-vectors never straddle two biases (or lie side by side) and every pointer is aligned
-// for them.
+// True if V-vectors never straddle two biases (or lie side by side) and every pointer is aligned for them.
 template <typename T>
 bool can_vectorize(const BiasActParams& p) {
   constexpr int64_t v = kVector<T>;
@@ -302,8 +296,7 @@ BiasActParams identity_of(BiasActParams p) {
 }  // namespace
 
 int64_t bias_act_partial_rows(const BiasActParams& p) {
-  // About 16 K elements per block and channel (or 8 K rows of 32 vectors), enough blocks to fill a
-  // large GPU.
+  // About 16 K elements per block and channel (or 8 K rows of 32 vectors), enough blocks to fill a large GPU.
   const int64_t per_channel = p.numel / p.bias_size;
   return std::max<int64_t>(1, std::min<int64_t>(kMaxPartialRows, per_channel / 4096));
 }

@@ -1,5 +1,4 @@
-// Launchers of bias_act: the function, its derivatives, and the derivative with the bias gradient
-// reduced beside it.
+// Launchers of bias_act: the function, its derivatives, and the derivative with the bias gradient reduced beside it.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +8,7 @@
 
 namespace mmif {
 
-// All tensors are dense in one memory order; the bias of flat element i is b[i / bias_stride %
-// bias_size].
+// All tensors are dense in one memory order; the bias of flat element i is b[i / bias_stride % bias_size].
 struct BiasActParams {
   const void* x;   // [numel]; order >= 1 of a piecewise linear activation: nullptr
   const void* b;   // [bias_size] or nullptr

@@ -85,25 +85,24 @@ void run(const BiasActParams& p) {
   });
 }
 
-// db[c] = sum of out over everything but the channels, in a fixed order whatever the number of threads.
+// db[c] = sum of out over everything but the channels, in double, in a fixed order whatever the number of threads.
 template <typename T>
 void sum_to_bias(const BiasActParams& p, T* db) {
-  using A = Acc<T>;
   const T* out = static_cast<const T*>(p.out);
   const int64_t inner = p.bias_stride, channels = p.bias_size, outer = p.numel / (inner * channels);
   torch::stable::parallel_for(0, channels, std::max<int64_t>(1, kGrain / (inner * outer)),
                               [&](int64_t first, int64_t last) {
-                                std::vector<A> sums(last - first);
+                                std::vector<double> sums(last - first);
                                 for (int64_t o = 0; o < outer; ++o) {
                                   for (int64_t c = first; c < last; ++c) {
                                     const T* plane = out + (o * channels + c) * inner;
-                                    A lanes[8] = {};  // eight sums side by side: one would wait for itself
+                                    double lanes[8] = {};  // eight sums side by side: one would wait for itself
                                     int64_t i = 0;
                                     for (; i + 8 <= inner; i += 8) {
-                                      for (int k = 0; k < 8; ++k) lanes[k] += static_cast<A>(plane[i + k]);
+                                      for (int k = 0; k < 8; ++k) lanes[k] += static_cast<Acc<T>>(plane[i + k]);
                                     }
-                                    for (; i < inner; ++i) lanes[0] += static_cast<A>(plane[i]);
-                                    for (const A lane : lanes) sums[c - first] += lane;
+                                    for (; i < inner; ++i) lanes[0] += static_cast<Acc<T>>(plane[i]);
+                                    for (const double lane : lanes) sums[c - first] += lane;
                                   }
                                 }
                                 for (int64_t c = first; c < last; ++c) db[c] = static_cast<T>(sums[c - first]);

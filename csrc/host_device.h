@@ -1,5 +1,4 @@
-// Marks what runs on both sides: the CUDA kernels and the CPU bodies share one definition of the
-// mathematics.
+// Marks what runs on both sides: the CUDA kernels and the CPU bodies share one definition of the mathematics.
 #pragma once
 
 #if defined(__CUDACC__)

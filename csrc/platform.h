@@ -1,8 +1,7 @@
-// What the kernels need from their surroundings: CUDA under nvcc, or the CPU emulation of
-// tests/emulation.
+// What the kernels need from their surroundings: CUDA under nvcc, or the CPU emulation of tests/emulation.
 //
-// A .cu file includes this header, never torch, and launches through MMIF_LAUNCH: then the same
-// source builds into the extension, into an engine's plugin, and as plain C++ into the emulation.
+// A .cu file includes this header, never torch, and launches through MMIF_LAUNCH: then the same source builds into the
+// extension, into an engine's plugin, and as plain C++ into the emulation.
 #pragma once
 
 #if defined(MMIF_EMULATE)

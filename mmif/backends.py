@@ -113,7 +113,8 @@ def _auto(op: str, tensors: tuple[Tensor | None, ...]) -> str:
     for name in OP_BACKENDS[:-1]:
         if (op, name) not in _bodies:
             continue
-        reason = _why_not_op(op, name, tensors)
+        # The tensors first: they tell without asking the machine, which torch.compile could not trace.
+        reason = _bodies[op, name].supports(*tensors) or why_not(name)
         if reason is None:
             return name
         _tell_once(op, f"{op}: {name} passed over: {reason}")

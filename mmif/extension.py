@@ -17,7 +17,7 @@ LIBRARY: Path | None = next(Path(__file__).parent.glob("_C*.so"), None)  # None:
 BUILD = "build it with: python setup.py build_ext"
 SMOOTH_BIAS_ACT = "bias_act of smooth activations"  # apart: on a CPU, exponentials are faster in PyTorch
 CPU_OPS = ("bias_act", "upfirdn2d")
-DEVICE_OPS = (*CPU_OPS, SMOOTH_BIAS_ACT, "modulated_conv2d", "conv_epilogue", "demodulate")
+DEVICE_OPS = (*CPU_OPS, SMOOTH_BIAS_ACT, "modulated_conv2d", "conv_epilogue", "narrow_conv3x3", "demodulate")
 
 cuda_build = ""  # toolkit and architectures, such as "13.0 80 90a"; "" if there is no CUDA code in the library
 
@@ -42,7 +42,7 @@ def load() -> None:
         _missing(f"the extension was built without CUDA; {BUILD} where nvcc is on PATH", "cuda")
         return
     for op in DEVICE_OPS:
-        backends.register_body(op, "cuda", _epilogue if op == "conv_epilogue" else _cuda)
+        backends.register_body(op, "cuda", _LIMITED.get(op, _cuda))
 
 
 def _missing(reason: str, *names: str) -> None:
@@ -75,3 +75,15 @@ def _epilogue(*tensors: Tensor | None) -> str | None:
     if y is not None and y.ndim == 4 and y.shape[1] * y.element_size() % 16:
         return f"channels must fill vectors of 16 bytes, got {y.shape[1]} of {y.dtype}"
     return _elsewhere("cuda", tensors)
+
+
+def _narrow_conv(*tensors: Tensor | None) -> str | None:
+    x, weight = tensors[0], tensors[1] if len(tensors) > 1 else None
+    if x is not None and x.dtype not in (torch.float16, torch.bfloat16):
+        return f"x must be float16 or bfloat16, got {x.dtype}"
+    if weight is not None and any(c % 16 or not 0 < c <= 64 for c in weight.shape[:2]):
+        return f"channels must be 16, 32, 48 or 64 on either side, got weight {tuple(weight.shape)}"
+    return _elsewhere("cuda", tensors)
+
+
+_LIMITED = {"conv_epilogue": _epilogue, "narrow_conv3x3": _narrow_conv}

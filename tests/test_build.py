@@ -21,6 +21,7 @@ HOT = {
     "reduce_planes_kernel": 64,
     "epilogue_kernel": 48,
     "epilogue_rgb_kernel": 80,
+    "narrow_conv_kernel": 168,  # of 170 that three blocks leave each thread of a multiprocessor
     "fir_nhwc_kernel": 144,
     "fir_nchw_kernel": 48,
 }

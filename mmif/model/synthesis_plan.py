@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmif.model.layers import RESAMPLE_TAPS, EqualLinear
 from mmif.ops import ToRGB, conv_epilogue, demodulate, setup_filter
 
 if TYPE_CHECKING:
-    from mmif.model.generator import SynthesisBlock, SynthesisLayer
+    from mmif.model.generator import SynthesisBlock, SynthesisLayer, SynthesisNetwork
     from mmif.model.generator import ToRGB as ToRGBLayer
 
 
@@ -42,11 +42,11 @@ class Affine:
 
     weight: Tensor  # [L, w_dim, I], padded with zeros to the widest
     bias: Tensor  # [L, 1, I]
-    rows: list[int]  # the row of ws that each reads
+    rows: Tensor  # [L], the row of ws that each reads; on the device, since copying it there stops a capture
 
     def __call__(self, ws: Tensor) -> Tensor:
         """``ws`` [N, K, w_dim] to styles [L, N, I], float32."""
-        return torch.baddbmm(self.bias, ws[:, self.rows].transpose(0, 1).float(), self.weight)
+        return torch.baddbmm(self.bias, ws.index_select(1, self.rows).transpose(0, 1).float(), self.weight)
 
 
 class SynthesisPlan:
@@ -81,7 +81,9 @@ class SynthesisPlan:
             if not conv.up:
                 rgb = self.to_rgbs[block]
                 block_styles = rgb_styles[block, :, : conv.out_channels]
-                to_rgb = ToRGB(self.rgb_weights[block], block_styles, rgb.bias, image, self.clamp, following is None)
+                to_rgb = ToRGB(
+                    self.rgb_weights[block], block_styles, rgb.bias.float(), image, self.clamp, following is None
+                )
                 block += 1
             x, new_image = conv_epilogue(
                 self._convolve(x, conv),
@@ -127,7 +129,7 @@ class CapturedSynthesis:
     """
 
     def __init__(
-        self, synthesis: nn.Module, ws: Tensor, noise: Sequence[Tensor], feats: dict[int, Tensor] | None = None
+        self, synthesis: SynthesisNetwork, ws: Tensor, noise: Sequence[Tensor], feats: dict[int, Tensor] | None = None
     ):
         if not ws.is_cuda:
             raise ValueError(
@@ -139,6 +141,7 @@ class CapturedSynthesis:
         static_feats = dict(zip(feats, rest[len(noise) :], strict=True))
         self._keys = list(feats)
         self._graph = torch.cuda.CUDAGraph()
+        self._plan = synthesis.plan()  # the graph reads its tensors, also when the network has a newer one
         with torch.no_grad():
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -195,7 +198,9 @@ def _affine(layers: Sequence[EqualLinear], rows: list[int], scales: Sequence[flo
     factors = scales or [1.0] * len(layers)
     weights = [s * layer.weight.float() * layer.scale for s, layer in zip(factors, layers, strict=True)]
     biases = [s * layer.bias.float()[:, None] for s, layer in zip(factors, layers, strict=True)]
-    return Affine(_padded(weights).mT.contiguous(), _padded(biases).mT.contiguous(), rows)
+    return Affine(
+        _padded(weights).mT.contiguous(), _padded(biases).mT.contiguous(), torch.tensor(rows, device=weights[0].device)
+    )
 
 
 def _padded(matrices: Sequence[Tensor]) -> Tensor:

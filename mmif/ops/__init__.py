@@ -11,6 +11,7 @@ from mmif.ops.conv_epilogue import ToRGB, conv_epilogue, fuses_epilogue
 from mmif.ops.demodulate import demodulate
 from mmif.ops.gated_mask_attention import gated_mask_attention
 from mmif.ops.modulated_conv2d import modulated_conv2d
+from mmif.ops.narrow_conv import narrow_conv3x3
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "fuses_epilogue",
     "gated_mask_attention",
     "modulated_conv2d",
+    "narrow_conv3x3",
     "setup_filter",
     "upfirdn2d",
 ]

@@ -209,7 +209,7 @@ def _conv_backward(dz: Tensor, xs: Tensor, weight: Tensor, f: Tensor | None, up:
     assert f is not None
     before, after, _, _ = _up_padding(f, weight)
     pads = (f.shape[0] - 1 - before, f.shape[0] - 1 - after) * 2
-    dconv = upfirdn2d_ref(dz, f, (1, 1, 1, 1), pads, True, 4.0)
+    dconv = torch.ops.mmif.upfirdn2d(dz, f, (1, 1, 1, 1), pads, True, 4.0)
     dxs, dweight, _ = torch.ops.aten.convolution_backward(
         dconv, xs, weight.transpose(0, 1), None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1, [True, True, False]
     )

@@ -41,6 +41,7 @@ def _calls(device: str) -> dict[str, Callable[[str], Tensor]]:
     x, vector, row = randn(2, 8, 8, 8), randn(8), randn(2, 8)
     f = ops.setup_filter([1, 3, 3, 1]).to(device)
     acb = (randn(2, 16, 8, 8), randn(1, 8, 8, 3, 3), randn(1, 8), randn(8, 24, 3, 3), vector, randn(8, 8), vector)
+    narrow, filters = (randn(*shape).mul(0.1).half() for shape in ((2, 16, 8, 8), (16, 16, 3, 3)))
     weight, w2 = randn(8, 8, 3, 3), randn(1, 8, 8).square()
     return {
         "bias_act": lambda name: ops.bias_act(x, vector, act="lrelu", backend=name),
@@ -48,6 +49,7 @@ def _calls(device: str) -> dict[str, Callable[[str], Tensor]]:
         "modulated_conv2d": lambda name: ops.modulated_conv2d(x, weight, row, backend=name),
         "conv_epilogue": lambda name: ops.conv_epilogue(x, demod=row, bias=vector, act="lrelu", backend=name)[0],
         "demodulate": lambda name: ops.demodulate(row[None], w2, backend=name)[1],
+        "narrow_conv3x3": lambda name: ops.narrow_conv3x3(narrow, filters, act="lrelu", backend=name)[0],
         "gated_mask_attention": lambda name: ops.gated_mask_attention(x, x, x, mode="none", backend=name),
         "acb_fusion": lambda name: ops.acb_fusion(x, *acb, dilations=[1], backend=name),
     }

@@ -15,6 +15,7 @@ from mmif.ops.conv_epilogue import conv_epilogue_ref
 from mmif.ops.demodulate import demodulate_ref
 from mmif.ops.gated_mask_attention import gated_mask_attention_ref
 from mmif.ops.modulated_conv2d import modulated_conv2d_ref
+from mmif.ops.narrow_conv import narrow_conv3x3_ref
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d_ref
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -49,6 +50,12 @@ def _args(*values: Any) -> Callable[[torch.dtype], Args]:
     return lambda dtype: tuple(value(dtype) if callable(value) else value for value in values)
 
 
+def _args16(*values: Any) -> Callable[[torch.dtype], Args]:
+    """The same for an op that takes 16-bit types only: float16 in place of wider ones."""
+    make = _args(*values)
+    return lambda dtype: make(dtype if dtype.itemsize == 2 else torch.float16)
+
+
 _separable, _square = setup_filter([1, 3, 3, 1]), setup_filter([[1, 2, 1], [0, 3, 1]])
 _up2 = (2, 2, 1, 1)
 _LINEAR = ("linear", 0.0, 1.0, -1.0, -1.0, False)
@@ -64,6 +71,11 @@ OPS = {
             "tanh_no_bias_1x1": _args(_randn(1, 1, 1, 1), None, 0, "tanh", 0.0, 1.0, 0.5),
             "selu_last_dim": _args(_randn(1, 2, 3, 11), _randn(11), 3, "selu", 0.0, 1.0, -1.0),
             "batch0": _args(_randn(0, 3, 4, 4), _randn(3), 1, "elu", 0.0, 1.0, -1.0),
+            # Long enough for every vectorised kernel and its reduction.
+            "vectors_planes": _args(_randn(3, 2, 2752), _randn(2), 1, "lrelu", 0.2, 1.5, -1.0),
+            "vectors_no_bias": _args(_randn(5, 16), None, 0, "lrelu", 0.2, 1.5, -1.0),
+            "odd_no_bias": _args(_randn(3, 5), None, 0, "relu", 0.0, 1.5, -1.0),
+            "vectors_rows": _args(_randn(8200, 8), _randn(8), 1, "relu", 0.0, 1.5, -1.0),
         },
     ),
     "bias_act_grad": Op(
@@ -97,6 +109,9 @@ OPS = {
             "up3_down2": _args(_randn(1, 1, 3, 5), _separable, (3, 1, 2, 1), (2, 2, 1, 3), False, 1.0),
             "1x1": _args(_randn(1, 1, 1, 1), _separable, _up2, (2, 1, 2, 1), False, 4.0),
             "batch0": _args(_randn(0, 3, 5, 7), _separable, (1, 1, 2, 2), (1, 1, 1, 1), False, 1.0),
+            "tiles_up2": _args(_randn(1, 16, 19, 69), _separable, _up2, (2, 1, 2, 1), False, 4.0),
+            "tiles_down2": _args(_randn(1, 16, 38, 139), _separable, (1, 1, 2, 2), (1, 1, 1, 1), False, 1.0),
+            "tiles_blur": _args(_randn(1, 16, 35, 70), _separable, (1, 1, 1, 1), (2, 1, 2, 1), True, 1.0),
         },
     ),
     "modulated_conv2d": Op(
@@ -140,6 +155,27 @@ OPS = {
             "scale_1x1": _args(_randn(1, 8, 1, 1), *[None] * 5, _float32(1, 8), *[None] * 5, False, *_LINEAR),
             "blur_2x2": _args(_randn(1, 8, 2, 2), *[None] * 10, _separable, True, *_LINEAR),
             "batch0": _args(_randn(0, 8, 4, 4), *[None] * 5, _float32(0, 8), *[None] * 5, False, *_LINEAR),
+        },
+    ),
+    "narrow_conv3x3": Op(
+        torch.ops.mmif.narrow_conv3x3,
+        narrow_conv3x3_ref,
+        (),
+        {
+            "layer": _args16(
+                *(_randn(2, 32, 18, 20), _randn(32, 32, 3, 3), _float32(2, 32), _float32(2, 1, 18, 20), _float32()),
+                *(_float32(32), None, _float32(2, 32), _float32(3, 32), _float32(2, 32), _float32(3)),
+                *(_float32(2, 3, 9, 10), _separable, "lrelu", 0.2, 2**0.5, 256.0, -1.0, False),
+            ),
+            "last": _args16(
+                *(_randn(1, 64, 3, 17), _randn(64, 64, 3, 3), _float32(1, 64), *[None] * 5),
+                *(_float32(3, 64), _float32(1, 64), _float32(3), None, None, "relu", 0.0, 1.0, -1.0, 0.9, True),
+            ),
+            "skip": _args16(
+                *(_randn(1, 16, 5, 4), _randn(48, 16, 3, 3), *[None] * 4, _randn(1, 48, 5, 4), *[None] * 6, *_LINEAR)
+            ),
+            "wide_1x1": _args16(_randn(1, 48, 1, 1), _randn(16, 48, 3, 3), *[None] * 11, *_LINEAR),
+            "batch0": _args16(_randn(0, 16, 4, 4), _randn(32, 16, 3, 3), *[None] * 11, *_LINEAR),
         },
     ),
     "demodulate": Op(
