@@ -6,11 +6,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/emulation/*.cpp tests/emulation/*.h)
 
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test ext lint types format clean
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
 	@echo "make test    set up, run every test this machine can run, print what was skipped and why"
+	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
 	@echo "make lint    ruff and clang-format, changing nothing"
 	@echo "make types   pyright"
 	@echo "make format  let ruff and clang-format rewrite the files"
@@ -23,6 +24,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/pytest
+
+ext: $(VENV)/.base
+	$(BIN)/python setup.py build_ext
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ exported the reference is always taken, so that an exported graph holds standard
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -79,11 +80,20 @@ def require(backend: str | None) -> None:
         BackendUnavailable: it cannot run here, whatever the op.
         ValueError: no backend has that name.
     """
+    _hear_from_ops()
     name = _forced if backend is None else backend
     _check_name(name)
     reason = None if name == "auto" else why_not(name)
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run: {reason}; use auto")
+
+
+def _hear_from_ops() -> None:
+    """Import the ops, whose bodies announce themselves: what is usable must not depend on what came first.
+
+    By name: the ops stand on this module, not this module on them. :func:`choose` is called by ops alone.
+    """
+    importlib.import_module("mmif.ops")
 
 
 def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:
@@ -154,6 +164,7 @@ def why_not(name: str) -> str | None:
 
 def table() -> list[tuple[str, str, str | None]]:
     """Every op backend and runtime as (kind, name, reason why it is unusable or None)."""
+    _hear_from_ops()
     return [("op backend", name, why_not(name)) for name in OP_BACKENDS] + [
         ("runtime", name, why_not(name)) for name in RUNTIMES
     ]
@@ -161,6 +172,7 @@ def table() -> list[tuple[str, str, str | None]]:
 
 def describe() -> str:
     """One phrase for the first line of a command's output, for example ``ops reference``."""
+    _hear_from_ops()
     usable = [name for name in OP_BACKENDS if why_not(name) is None]
     return f"ops {usable[0] if _forced == 'auto' else _forced}"
 

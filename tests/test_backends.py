@@ -182,6 +182,13 @@ def test_the_table_is_complete(bodies):
     assert dict((name, reason) for _, name, reason in backends.table())["cuda"] is None
 
 
+def test_what_is_usable_does_not_depend_on_what_was_imported_before():
+    code = "from mmif import backends; {}; print(backends.why_not('cpu'), backends.why_not('cuda'))"
+    for first in ("backends.require(None)", "backends.table()", "backends.describe()", "import mmif.ops"):
+        done = subprocess.run([sys.executable, "-c", code.format(first)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == f"{backends.why_not('cpu')} {backends.why_not('cuda')}"
+
+
 def test_describe(bodies):
     assert backends.describe() == "ops reference"
     bodies("triton")
