@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,11 +45,15 @@ class Body:
 _bodies: dict[tuple[str, str], Body] = {}  # (op, backend) -> body, filled by the modules that own compiled code
 _absent: dict[str, str] = {}  # backend -> why none of its bodies could be registered
 _forced = os.environ.get("MMIF_BACKEND", "auto")
+_interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton kernels run on the CPU, slowly: for tests
 _told: set[tuple[str, str]] = set()
 
 
 def register_body(op: str, backend: str, supports: Callable[..., str | None]) -> None:
-    """Announce that ``backend`` has a compiled body for ``op``; ``supports(*tensors)`` returns a reason or None."""
+    """Announce that ``backend`` has a compiled body for ``op``.
+
+    ``supports`` gets the tensors and facts of :func:`choose` and returns None, or why it cannot take them.
+    """
     _check_name(backend)
     _bodies[op, backend] = Body(supports)
 
@@ -96,8 +101,14 @@ def _hear_from_ops() -> None:
     importlib.import_module("mmif.ops")
 
 
-def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:
+def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts: Any) -> str:
     """Return the name of the backend that runs ``op`` on ``tensors``.
+
+    Args:
+        op: name of the op.
+        tensors: its tensors.
+        backend: the one asked for by name, or None.
+        facts: what a body must know beside the tensors, such as the patch sizes of an attention.
 
     Raises:
         BackendUnavailable: a backend was asked for by name and cannot take this call.
@@ -107,35 +118,41 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None) -> str:
         return "reference"
     wanted = _forced if backend is None else backend
     if wanted == "auto":
-        return _auto(op, tensors)
+        return _auto(op, tensors, facts)
     _check_name(wanted)
     if backend is None and why_not(wanted) is None and wanted != "reference" and (op, wanted) not in _bodies:
         # Forced for the whole model: an op that no kernel was ever written for in this backend is served as in auto.
         _tell_once(op, f"{op}: {wanted} has no body for it")
-        return _auto(op, tensors)
-    reason = None if wanted == "reference" else _why_not_op(op, wanted, tensors)
+        return _auto(op, tensors, facts)
+    reason = None if wanted == "reference" else _why_not_op(op, wanted, tensors, facts)
     if reason is not None:
         raise BackendUnavailable(f"{op}: backend {wanted!r} cannot run: {reason}; use backend='auto' to fall back")
     return wanted
 
 
-def _auto(op: str, tensors: tuple[Tensor | None, ...]) -> str:
+def _auto(op: str, tensors: tuple[Tensor | None, ...], facts: dict[str, Any]) -> str:
     for name in OP_BACKENDS[:-1]:
         if (op, name) not in _bodies:
             continue
         # The tensors first: they tell without asking the machine, which torch.compile could not trace.
-        reason = _bodies[op, name].supports(*tensors) or why_not(name)
+        reason = _bodies[op, name].supports(*tensors, **facts) or _why_not_in_auto(name)
         if reason is None:
             return name
         _tell_once(op, f"{op}: {name} passed over: {reason}")
     return "reference"
 
 
-def _why_not_op(op: str, backend: str, tensors: tuple[Tensor | None, ...]) -> str | None:
+def _why_not_in_auto(backend: str) -> str | None:
+    if backend == "triton" and _interpreted:
+        return "the interpreter is for tests, ask for triton by name"
+    return why_not(backend)
+
+
+def _why_not_op(op: str, backend: str, tensors: tuple[Tensor | None, ...], facts: dict[str, Any]) -> str | None:
     body = _bodies.get((op, backend))
     if body is None:
         return why_not(backend) or f"it has no body for {op}"
-    return why_not(backend) or body.supports(*tensors)
+    return why_not(backend) or body.supports(*tensors, **facts)
 
 
 def _tell_once(op: str, message: str) -> None:
@@ -156,7 +173,8 @@ def why_not(name: str) -> str | None:
     if name in OP_BACKENDS:
         if not any(backend == name for _, backend in _bodies):
             return _absent.get(name, f"this version of mmif ships no {name} kernels")
-        return None if name == "cpu" or torch.cuda.is_available() else "no CUDA device is visible to torch"
+        runs_on_cpu = name == "cpu" or (name == "triton" and _interpreted)
+        return None if runs_on_cpu or torch.cuda.is_available() else "no CUDA device is visible to torch"
     if name in RUNTIMES:
         return f"this version of mmif has no {name} runtime yet"
     raise ValueError(f"unknown backend or runtime {name!r}; known are {', '.join(OP_BACKENDS + RUNTIMES)}")
@@ -175,6 +193,11 @@ def describe() -> str:
     _hear_from_ops()
     usable = [name for name in OP_BACKENDS if why_not(name) is None]
     return f"ops {usable[0] if _forced == 'auto' else _forced}"
+
+
+def interpreted() -> bool:
+    """True if Triton kernels run in its interpreter, on the CPU (TRITON_INTERPRET=1 when Python started)."""
+    return _interpreted
 
 
 def installed(module: str) -> bool:
