@@ -57,6 +57,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     assert {name.split("/")[0] for name in names} == {"mmif", f"mminvertfill-{VERSION}.dist-info"}
     shipped = {*(ROOT / "mmif").rglob("*.py"), ROOT / "mmif" / "py.typed", *(ROOT / "mmif" / "weights").glob("*/*")}
     assert {path.relative_to(ROOT).as_posix() for path in shipped} <= names
+    assert {f"mmif/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "kernels").rglob("*.py")} <= names
     assert "mmif/_C.abi3.so" in names
 
 
@@ -76,7 +77,7 @@ def test_the_sdist_holds_the_sources_of_the_extension(checkout: Path):
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.*")} <= names
-    assert {"LICENSE", "README.md", "setup.py", "mmif/py.typed"} <= names
+    assert {"LICENSE", "README.md", "setup.py", "mmif/py.typed", "kernels/__init__.py"} <= names
 
 
 def test_every_command_has_its_main_and_its_verb():
