@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from mmif import __main__, backends, doctor, ops
-from mmif.ops import selftest  # noqa: F401
+from mmif import __main__, backends, doctor
+from mmif.ops import selftest
 
 
 def install(folder, name: str, version: str = "1.0", top_level: str = "") -> None:
@@ -47,9 +47,9 @@ def test_every_op_says_what_serves_it(capsys):
 
 def test_a_compiled_body_that_is_wrong_or_fails_is_a_problem(monkeypatch, capsys):
     monkeypatch.setattr(backends, "_bodies", {("bias_act", "cpu"): backends.Body(lambda *_: None)})
-    right = ops.selftest._calls
+    right = selftest._calls
     monkeypatch.setattr(
-        ops.selftest, "_calls", lambda device: {"bias_act": lambda name: torch.ones(1) * (name == "cpu")}
+        selftest, "_calls", lambda device: {"bias_act": lambda name: torch.ones(1) * (name == "cpu")}
     )
     assert doctor.main([]) == 1
     assert "PROBLEM       bias_act: the cpu body does not agree with the reference; build" in capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_a_compiled_body_that_is_wrong_or_fails_is_a_problem(monkeypatch, capsys
     def broken(name):
         raise RuntimeError("bias_act: the kernel launch failed:\nno kernel image")
 
-    monkeypatch.setattr(ops.selftest, "_calls", lambda device: {**right(device), "bias_act": broken})
+    monkeypatch.setattr(selftest, "_calls", lambda device: {**right(device), "bias_act": broken})
     assert doctor.main([]) == 1
     assert "the cpu body fails (bias_act: the kernel launch failed: no kernel image); build" in capsys.readouterr().out
 

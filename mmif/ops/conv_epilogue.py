@@ -26,6 +26,13 @@ from mmif.ops.upfirdn2d import upfirdn2d_ref
 UP_PADDING = (2, 1, 2, 1)  # of an upsampling by two with four taps
 BLUR_PADDING = (1, 1, 1, 1)  # from the 2H + 1 rows of a transposed 3x3 convolution to 2H
 
+# What every op with this epilogue has in its schema, behind what it reads.
+TENSORS = (
+    "Tensor? demod, Tensor? noise, Tensor? strength, Tensor? bias, Tensor? skip, Tensor? next_styles, "
+    "Tensor? rgb_weight, Tensor? rgb_styles, Tensor? rgb_bias, Tensor? rgb_prev, Tensor? f"
+)
+OPTIONS = "str act, float alpha, float gain, float clamp, float rgb_clamp, bool rgb_only"
+
 
 class ToRGB(NamedTuple):
     """The toRGB layer that reads the epilogue's result, and the image of the resolution below."""
@@ -84,25 +91,13 @@ def conv_epilogue(
     Raises:
         ValueError: shapes, dtypes or options that do not fit together.
     """
-    spec = ACTIVATIONS.get(act)
-    if spec is None or not spec.piecewise_linear:
-        raise ValueError(f"conv_epilogue: act must be linear, relu or lrelu, got {act!r}")
     if to_rgb is not None and blur:
         raise ValueError("conv_epilogue: to_rgb and blur must not be asked for together; filter first, then call again")
-    rgb = (to_rgb.weight, to_rgb.styles, to_rgb.bias, to_rgb.prev) if to_rgb else (None,) * 4
-    tensors = (y, demod, noise, noise_strength, bias, skip, next_styles, *rgb, resample_filter)
-    _check(y, tensors, blur, to_rgb)
-    options = (
-        blur,
-        act,
-        spec.alpha if alpha is None else float(alpha),
-        spec.gain if gain is None else float(gain),
-        -1.0 if clamp is None else float(clamp),
-        -1.0 if to_rgb is None or to_rgb.clamp is None else float(to_rgb.clamp),
-        to_rgb is not None and to_rgb.last,
-    )
-    native = backends.choose("conv_epilogue", *tensors, backend=backend) != "reference"
-    arguments: list[Any] = [*tensors, *options]
+    small = (demod, noise, noise_strength, bias, skip, next_styles, *rgb_tensors(to_rgb), resample_filter)
+    options = checked_options("conv_epilogue", act, alpha, gain, clamp, to_rgb)
+    check_epilogue("conv_epilogue", y, small, blur)
+    native = backends.choose("conv_epilogue", y, *small, backend=backend) != "reference"
+    arguments: list[Any] = [y, *small, blur, *options]
     out, image = (torch.ops.mmif.conv_epilogue if native else conv_epilogue_ref)(*arguments)
     return out, image if to_rgb else None
 
@@ -165,17 +160,41 @@ def _small(y: Tensor) -> torch.dtype:
     return torch.promote_types(y.dtype, torch.float32)
 
 
-def _check(y: Tensor, tensors: tuple[Tensor | None, ...], blur: bool, to_rgb: ToRGB | None) -> None:
+def rgb_tensors(to_rgb: ToRGB | None) -> tuple[Tensor | None, ...]:
+    """Weight, styles, bias and the image below, as the schema wants them."""
+    return (to_rgb.weight, to_rgb.styles, to_rgb.bias, to_rgb.prev) if to_rgb else (None,) * 4
+
+
+def checked_options(
+    op: str, act: str, alpha: float | None, gain: float | None, clamp: float | None, to_rgb: ToRGB | None
+) -> tuple[Any, ...]:
+    """The values of ``OPTIONS``; no clamp is -1."""
+    spec = ACTIVATIONS.get(act)
+    if spec is None or not spec.piecewise_linear:
+        raise ValueError(f"{op}: act must be linear, relu or lrelu, got {act!r}")
+    return (
+        act,
+        spec.alpha if alpha is None else float(alpha),
+        spec.gain if gain is None else float(gain),
+        -1.0 if clamp is None else float(clamp),
+        -1.0 if to_rgb is None or to_rgb.clamp is None else float(to_rgb.clamp),
+        to_rgb is not None and to_rgb.last,
+    )
+
+
+def check_epilogue(op: str, y: Tensor, small: tuple[Tensor | None, ...], blur: bool) -> None:
+    """Raise ValueError unless ``small``, the values of ``TENSORS``, fit ``y``."""
     if y.ndim != 4 or not y.is_floating_point():
-        raise ValueError(f"conv_epilogue: y must be floating point [N, C, H, W], got {y.dtype} {tuple(y.shape)}")
+        raise ValueError(f"{op}: y must be floating point [N, C, H, W], got {y.dtype} {tuple(y.shape)}")
     n, c, height, width = y.shape[0], y.shape[1], y.shape[2] - blur, y.shape[3] - blur
     if min(height, width) < 1:
-        raise ValueError(f"conv_epilogue: y must be at least 2x2 to be filtered, got {tuple(y.shape)}")
-    if (tensors[2] is None) != (tensors[3] is None):
-        raise ValueError("conv_epilogue: noise and noise_strength must be given together")
-    if (blur or (to_rgb and to_rgb.prev is not None)) and tensors[-1] is None:
-        raise ValueError("conv_epilogue: a resample_filter must be given where something is filtered")
-    noise_n = 1 if tensors[2] is not None and tensors[2].ndim == 4 and tensors[2].shape[0] == 1 else n
+        raise ValueError(f"{op}: y must be at least 2x2 to be filtered, got {tuple(y.shape)}")
+    noise, strength, prev, f = small[1], small[2], small[9], small[10]
+    if (noise is None) != (strength is None):
+        raise ValueError(f"{op}: noise and noise_strength must be given together")
+    if (blur or prev is not None) and f is None:
+        raise ValueError(f"{op}: a resample_filter must be given where something is filtered")
+    noise_n = 1 if noise is not None and noise.ndim == 4 and noise.shape[0] == 1 else n
     expected = (
         ("demod", (n, c)),
         ("noise", (noise_n, 1, height, width)),
@@ -189,65 +208,36 @@ def _check(y: Tensor, tensors: tuple[Tensor | None, ...], blur: bool, to_rgb: To
         ("to_rgb.prev", (n, 3, height / 2, width / 2)),
         ("resample_filter", (4,)),
     )
-    for (name, shape), t in zip(expected, tensors[1:], strict=True):
+    for (name, shape), t in zip(expected, small, strict=True):
         dtype = y.dtype if name == "skip" else torch.float32 if name == "resample_filter" else _small(y)
         if t is not None and (t.shape != shape or t.dtype != dtype):
-            raise ValueError(f"conv_epilogue: {name} must be {dtype} {shape}, got {t.dtype} {tuple(t.shape)}")
+            raise ValueError(f"{op}: {name} must be {dtype} {shape}, got {t.dtype} {tuple(t.shape)}")
 
 
-@torch.library.custom_op("mmif::conv_epilogue", mutates_args=())
-def _conv_epilogue(
-    y: Tensor,
-    demod: Tensor | None,
-    noise: Tensor | None,
-    strength: Tensor | None,
-    bias: Tensor | None,
-    skip: Tensor | None,
-    next_styles: Tensor | None,
-    rgb_weight: Tensor | None,
-    rgb_styles: Tensor | None,
-    rgb_bias: Tensor | None,
-    rgb_prev: Tensor | None,
-    f: Tensor | None,
-    blur: bool,
-    act: str,
-    alpha: float,
-    gain: float,
-    clamp: float,
-    rgb_clamp: float,
-    rgb_only: bool,
+def empty_outputs(
+    y: Tensor, shape: tuple[int, ...], rgb_weight: Tensor | None, rgb_only: bool
 ) -> tuple[Tensor, Tensor]:
-    small = (demod, noise, strength, bias, skip, next_styles, rgb_weight, rgb_styles, rgb_bias, rgb_prev)
-    out, image = conv_epilogue_ref(y, *small, f, blur, act, alpha, gain, clamp, rgb_clamp, rgb_only)
-    # A copy in any case: an op must not return its input.
-    return (out if rgb_only else out.clone(memory_format=torch.channels_last)), image.contiguous()
-
-
-@_conv_epilogue.register_fake
-def _fake(
-    y,
-    demod,
-    noise,
-    strength,
-    bias,
-    skip,
-    next_styles,
-    rgb_weight,
-    rgb_styles,
-    rgb_bias,
-    rgb_prev,
-    f,
-    blur,
-    act,
-    alpha,
-    gain,
-    clamp,
-    rgb_clamp,
-    rgb_only,
-) -> tuple[Tensor, Tensor]:
-    n, c, height, width = y.shape[0], y.shape[1], y.shape[2] - blur, y.shape[3] - blur
+    """Empty ``out`` of ``shape``, channels_last, and image, in the dtypes that belong to ``y``."""
+    n, _, height, width = shape
     image = y.new_empty((n, 3, height, width) if rgb_weight is not None else (0,), dtype=_small(y))
     if rgb_only:
         return y.new_empty(0), image
-    out = torch.empty((n, c, height, width), dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
-    return out, image
+    return torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last), image
+
+
+@torch.library.custom_op(
+    "mmif::conv_epilogue",
+    mutates_args=(),
+    schema=f"(Tensor y, {TENSORS}, bool blur, {OPTIONS}) -> (Tensor, Tensor)",
+)
+def _conv_epilogue(y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    out, image = conv_epilogue_ref(y, *rest)
+    # A copy in any case: an op must not return its input.
+    return (out if rest[-1] else out.clone(memory_format=torch.channels_last)), image.contiguous()
+
+
+@_conv_epilogue.register_fake
+def _fake(y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    blur = rest[11]
+    shape = (y.shape[0], y.shape[1], y.shape[2] - blur, y.shape[3] - blur)
+    return empty_outputs(y, shape, rest[6], rest[-1])

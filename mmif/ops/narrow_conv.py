@@ -8,14 +8,24 @@ Gradients: none (inference); training uses the ops one by one. Layout: channels_
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmif import backends
 from mmif.ops._common import in_own_dtype
-from mmif.ops.bias_act import ACTIVATIONS
-from mmif.ops.conv_epilogue import ToRGB, _check, conv_epilogue_ref
+from mmif.ops.conv_epilogue import (
+    OPTIONS,
+    TENSORS,
+    ToRGB,
+    check_epilogue,
+    checked_options,
+    conv_epilogue_ref,
+    empty_outputs,
+    rgb_tensors,
+)
 
 
 def narrow_conv3x3(
@@ -63,9 +73,6 @@ def narrow_conv3x3(
     Raises:
         ValueError: shapes, dtypes or options that do not fit together.
     """
-    spec = ACTIVATIONS.get(act)
-    if spec is None or not spec.piecewise_linear:
-        raise ValueError(f"narrow_conv3x3: act must be linear, relu or lrelu, got {act!r}")
     if x.ndim != 4 or 0 in x.shape[2:] or weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(
             f"narrow_conv3x3: x must be [N, I, H, W] with a pixel or more and weight [O, I, 3, 3], "
@@ -73,105 +80,33 @@ def narrow_conv3x3(
         )
     if not x.is_floating_point() or weight.dtype != x.dtype:
         raise ValueError(f"narrow_conv3x3: x and weight must share a floating dtype, got {x.dtype} and {weight.dtype}")
-    weights, styles, rgb_bias, prev = to_rgb[:4] if to_rgb else (None,) * 4
-    tensors = (x, weight, demod, noise, noise_strength, bias, skip, next_styles)
-    tensors = (*tensors, weights, styles, rgb_bias, prev, resample_filter)
+    small = (demod, noise, noise_strength, bias, skip, next_styles, *rgb_tensors(to_rgb), resample_filter)
+    options = checked_options("narrow_conv3x3", act, alpha, gain, clamp, to_rgb)
     y = x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]), device="meta")
-    _check(y, (y, *tensors[2:]), False, to_rgb)
-    options = (
-        act,
-        spec.alpha if alpha is None else float(alpha),
-        spec.gain if gain is None else float(gain),
-        -1.0 if clamp is None else float(clamp),
-        -1.0 if to_rgb is None or to_rgb.clamp is None else float(to_rgb.clamp),
-        to_rgb is not None and to_rgb.last,
-    )
-    native = backends.choose("narrow_conv3x3", *tensors, backend=backend) != "reference"
-    out, image = (torch.ops.mmif.narrow_conv3x3 if native else narrow_conv3x3_ref)(*tensors, *options)
+    check_epilogue("narrow_conv3x3", y, small, False)
+    native = backends.choose("narrow_conv3x3", x, weight, *small, backend=backend) != "reference"
+    arguments: list[Any] = [x, weight, *small, *options]
+    out, image = (torch.ops.mmif.narrow_conv3x3 if native else narrow_conv3x3_ref)(*arguments)
     return out, image if to_rgb else None
 
 
 @in_own_dtype
-def narrow_conv3x3_ref(
-    x: Tensor,
-    weight: Tensor,
-    demod: Tensor | None,
-    noise: Tensor | None,
-    strength: Tensor | None,
-    bias: Tensor | None,
-    skip: Tensor | None,
-    next_styles: Tensor | None,
-    rgb_weight: Tensor | None,
-    rgb_styles: Tensor | None,
-    rgb_bias: Tensor | None,
-    rgb_prev: Tensor | None,
-    f: Tensor | None,
-    act: str,
-    alpha: float,
-    gain: float,
-    clamp: float,
-    rgb_clamp: float,
-    rgb_only: bool,
-) -> tuple[Tensor, Tensor]:
+def narrow_conv3x3_ref(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Plain PyTorch. Same arguments as ``mmif::narrow_conv3x3``."""
-    small = (demod, noise, strength, bias, skip, next_styles, rgb_weight, rgb_styles, rgb_bias, rgb_prev, f)
-    y = F.conv2d(x, weight, padding=1)
-    return conv_epilogue_ref(y, *small, False, act, alpha, gain, clamp, rgb_clamp, rgb_only)
+    arguments: list[Any] = [F.conv2d(x, weight, padding=1), *rest[:11], False, *rest[11:]]  # without blur
+    return conv_epilogue_ref(*arguments)
 
 
-@torch.library.custom_op("mmif::narrow_conv3x3", mutates_args=())
-def _narrow_conv3x3(
-    x: Tensor,
-    weight: Tensor,
-    demod: Tensor | None,
-    noise: Tensor | None,
-    strength: Tensor | None,
-    bias: Tensor | None,
-    skip: Tensor | None,
-    next_styles: Tensor | None,
-    rgb_weight: Tensor | None,
-    rgb_styles: Tensor | None,
-    rgb_bias: Tensor | None,
-    rgb_prev: Tensor | None,
-    f: Tensor | None,
-    act: str,
-    alpha: float,
-    gain: float,
-    clamp: float,
-    rgb_clamp: float,
-    rgb_only: bool,
-) -> tuple[Tensor, Tensor]:
-    small = (demod, noise, strength, bias, skip, next_styles, rgb_weight, rgb_styles, rgb_bias, rgb_prev, f)
-    out, image = narrow_conv3x3_ref(x, weight, *small, act, alpha, gain, clamp, rgb_clamp, rgb_only)
-    return (out if rgb_only else out.contiguous(memory_format=torch.channels_last)), image.contiguous()
+@torch.library.custom_op(
+    "mmif::narrow_conv3x3",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor weight, {TENSORS}, {OPTIONS}) -> (Tensor, Tensor)",
+)
+def _narrow_conv3x3(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    out, image = narrow_conv3x3_ref(x, weight, *rest)
+    return (out if rest[-1] else out.contiguous(memory_format=torch.channels_last)), image.contiguous()
 
 
 @_narrow_conv3x3.register_fake
-def _fake(
-    x,
-    weight,
-    demod,
-    noise,
-    strength,
-    bias,
-    skip,
-    next_styles,
-    rgb_weight,
-    rgb_styles,
-    rgb_bias,
-    rgb_prev,
-    f,
-    act,
-    alpha,
-    gain,
-    clamp,
-    rgb_clamp,
-    rgb_only,
-) -> tuple[Tensor, Tensor]:
-    n, c, height, width = x.shape[0], weight.shape[0], x.shape[2], x.shape[3]
-    small = torch.promote_types(x.dtype, torch.float32)
-    image = x.new_empty((n, 3, height, width) if rgb_weight is not None else (0,), dtype=small)
-    if rgb_only:
-        return x.new_empty(0), image
-    out = torch.empty((n, c, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    return out, image
+def _fake(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return empty_outputs(x, (x.shape[0], weight.shape[0], *x.shape[2:]), rest[6], rest[-1])
