@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mmif import __main__, backends, doctor
+from mmif import __main__, backends, doctor, ops
 from mmif.ops import selftest
 
 
