@@ -1,4 +1,4 @@
-"""K1 to K5, the speed of the CUDA kernels against what else computes the same; README.md beside this says how to read.
+"""K1 to K7: how fast the CUDA and Triton kernels are against what else computes the same; how to read: README.md here.
 
 Each goal runs in a process of its own and saves after every case: neither an error nor a lost device costs the others.
 
@@ -20,7 +20,10 @@ from typing import Any
 
 import timing
 import torch
+from attention_cases import attention_cases
+from bottleneck_cases import bottleneck_cases
 from contest import Case, Row, Setup, copy_bandwidth, run_case, summary
+from encoder_cases import encoder_cases
 from generator_cases import latency_cases, throughput_cases
 from kernel_cases import epilogue_cases, filter_cases
 from layer_cases import layer_cases
@@ -33,6 +36,9 @@ GOALS: dict[str, Callable[[bool], Iterator[Case]]] = {
     "K3": layer_cases,
     "K4": latency_cases,
     "K5": throughput_cases,
+    "K6": attention_cases,
+    "K7": bottleneck_cases,
+    "encoder": encoder_cases,
 }
 NOT_MEASURED = "kernels-cuda_not-measured.json"
 GRACE_S = 60.0  # past its budget a goal may finish the case that it is at

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton and mmif.backends read it when they are imported, which must not have happened. Subprocesses inherit it.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def _needs_module(name: str) -> str | None:
@@ -58,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require", action="append", default=[], choices=list(LEVELS), help="fail if a test of this level does not run"
     )
     parser.addoption("--extension", type=Path, help="run the ops with this library in place of mmif/_C*.so")
+    parser.addoption("--kernels", type=Path, help="take the package mmif.kernels from this folder")
 
 
 def _use_extension(path: Path) -> None:
@@ -70,7 +76,19 @@ def _use_extension(path: Path) -> None:
         raise pytest.UsageError(f"--extension must name a library that loads; {path} does not")
 
 
+def _use_kernels(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "mmif.kernels", path.resolve() / "__init__.py", submodule_search_locations=[str(path.resolve())]
+    )
+    if spec is None or spec.loader is None or not (path / "__init__.py").exists():
+        raise pytest.UsageError(f"--kernels must name a folder with an __init__.py; got {path}")
+    sys.modules["mmif.kernels"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["mmif.kernels"])
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.kernels:
+        _use_kernels(config.option.kernels)
     if config.option.extension:
         _use_extension(config.option.extension)
     torch.set_num_threads(1)  # the tests' tensors are too small for more, and threads that wait for each other are slow
@@ -112,6 +130,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{level.title:<20}{counts}  {level.note()}")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests measure of kernels is no part of the user's cache, nor the other way round."""
+    os.environ["MMIF_CACHE_DIR"] = str(tmp_path_factory.mktemp("tuned"))
+
+
 @pytest.fixture(autouse=True)
 def _same_start(tmp_path, monkeypatch) -> None:
     """Give each test the same random numbers and a folder of its own as working directory."""
@@ -126,8 +150,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The public functions call the registered ops, as on a device that has compiled bodies for all of them."""
     from mmif import backends, extension
 
-    ops = {"acb_fusion", "gated_mask_attention", *extension.DEVICE_OPS}
-    monkeypatch.setattr(backends, "_bodies", {(op, "cuda"): backends.Body(lambda *_: None) for op in ops})
+    ops = {"acb_fusion", "adaptive_norm", "gated_mask_attention", "gated_residual", *extension.DEVICE_OPS}
+    monkeypatch.setattr(backends, "_bodies", {(op, "cuda"): backends.Body(lambda *_, **__: None) for op in ops})
     monkeypatch.setattr(backends, "why_not", lambda _: None)
     with backends.use("cuda"):
         yield

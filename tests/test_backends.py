@@ -10,6 +10,7 @@ import torch
 
 from mmif import backends
 from mmif.backends import BackendUnavailable, choose, use
+from mmif.ops import _triton
 
 OP = "an_op"
 X = torch.zeros(1)
@@ -21,6 +22,7 @@ def bodies(monkeypatch):
     monkeypatch.setattr(backends, "_bodies", {})
     monkeypatch.setattr(backends, "_told", set())
     monkeypatch.setattr(backends, "_forced", "auto")
+    monkeypatch.setattr(backends, "_interpreted", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return lambda backend, supports=lambda *_: None, op=OP: backends.register_body(op, backend, supports)
 
@@ -58,7 +60,7 @@ def test_argument_before_use_before_environment(bodies, monkeypatch):
     assert choose(OP, X) == "triton"
 
 
-def test_require_speaks_for_the_backend_in_force(monkeypatch):
+def test_require_speaks_for_the_backend_in_force(bodies, monkeypatch):
     backends.require("auto")
     backends.require("reference")
     with pytest.raises(BackendUnavailable, match="triton"):
@@ -141,6 +143,68 @@ def test_a_body_sees_the_tensors_of_the_call(bodies):
     bodies("cuda", lambda *tensors: seen.append(tensors))
     choose(OP, X, None)
     assert seen == [(X, None)]
+
+
+def test_a_body_sees_the_facts_of_the_call(bodies):
+    def even_sizes(x, *, sizes):
+        return None if all(size % 2 == 0 for size in sizes) else f"sizes must be even, got {sizes}"
+
+    bodies("cuda", even_sizes)
+    assert choose(OP, X, sizes=(2, 4)) == "cuda"
+    assert choose(OP, X, sizes=(2, 3)) == "reference"
+    with pytest.raises(BackendUnavailable, match=r"'cuda' cannot run: sizes must be even, got \(3,\); use"):
+        choose(OP, X, backend="cuda", sizes=(3,))
+
+
+def test_the_interpreter_serves_by_name_alone(bodies, monkeypatch, caplog):
+    """Without a device: it runs on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    bodies("triton")
+    assert backends.why_not("triton") == "no CUDA device is visible to torch"
+    monkeypatch.setattr(backends, "_interpreted", True)
+    assert backends.interpreted()
+    assert backends.why_not("triton") is None
+    caplog.set_level(logging.INFO, "mmif.backends")
+    assert choose(OP, X) == "reference"
+    assert caplog.messages == ["an_op: triton passed over: the interpreter is for tests, ask for triton by name"]
+    assert choose(OP, X, backend="triton") == "triton"
+    with use("triton"):
+        assert choose(OP, X) == "triton"
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_the_interpreter_is_named_by_the_environment(value):
+    code = "from mmif import backends; print(backends.interpreted())"
+    environment = {**os.environ, "TRITON_INTERPRET": value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(value == "1")
+
+
+def test_what_no_triton_kernel_takes(bodies, monkeypatch):
+    _triton.announce(OP, lambda *tensors, most: None if len(tensors) <= most else f"at most {most}, got {len(tensors)}")
+
+    def reason(*tensors):
+        with pytest.raises(BackendUnavailable, match=r"^an_op: backend 'triton' cannot run: ") as error:
+            choose(OP, *tensors, backend="triton", most=2)
+        return str(error.value).removeprefix("an_op: backend 'triton' cannot run: ").partition(";")[0]
+
+    assert reason(X) == "a tensor is on cpu"
+    monkeypatch.setattr(backends, "_interpreted", True)
+    assert choose(OP, X, None, backend="triton", most=2) == "triton"
+    assert choose(OP, X, X.long(), backend="triton", most=2) == "triton"
+    assert reason(X, X, X) == "at most 2, got 3"
+    assert reason(X, X.to("meta")) == "tensors must share a device, got cpu, meta"
+    assert reason(X, X.double()) == "tensors must be float16, bfloat16 or float32, got torch.float64"
+    assert reason(X, X[:0]) == "a tensor is empty"
+    assert reason(X.expand(2, 2**31)) == "a sample has 2^31 elements or more"
+    assert choose(OP, X.expand(2**31, 2), backend="triton", most=2) == "triton"
+
+
+def test_without_triton_its_backend_is_absent(bodies, monkeypatch):
+    monkeypatch.setattr(backends, "_absent", {})
+    monkeypatch.setattr(backends, "installed", lambda module: module != "triton")
+    _triton.announce(OP)
+    assert backends.why_not("triton") == "triton is not installed (pip install triton)"
 
 
 class Chooses(torch.nn.Module):

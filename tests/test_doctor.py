@@ -47,17 +47,17 @@ def test_every_op_says_what_serves_it(capsys):
 
 def test_a_compiled_body_that_is_wrong_or_fails_is_a_problem(monkeypatch, capsys):
     monkeypatch.setattr(backends, "_bodies", {("bias_act", "cpu"): backends.Body(lambda *_: None)})
-    right = selftest._calls
-    monkeypatch.setattr(
-        selftest, "_calls", lambda device: {"bias_act": lambda name: torch.ones(1) * (name == "cpu")}
-    )
+    right, one = selftest._examples, torch.ones(1)
+    wrong = selftest.Example(lambda name: one * (name == "cpu"), (one,))
+    monkeypatch.setattr(selftest, "_examples", lambda device: {"bias_act": wrong})
     assert doctor.main([]) == 1
     assert "PROBLEM       bias_act: the cpu body does not agree with the reference; build" in capsys.readouterr().out
 
     def broken(name):
         raise RuntimeError("bias_act: the kernel launch failed:\nno kernel image")
 
-    monkeypatch.setattr(selftest, "_calls", lambda device: {**right(device), "bias_act": broken})
+    failing = selftest.Example(broken, (one,))
+    monkeypatch.setattr(selftest, "_examples", lambda device: {**right(device), "bias_act": failing})
     assert doctor.main([]) == 1
     assert "the cpu body fails (bias_act: the kernel launch failed: no kernel image); build" in capsys.readouterr().out
 

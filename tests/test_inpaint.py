@@ -343,8 +343,8 @@ def test_bad_devices_and_backends(tmp_path):
     with pytest.raises(ValueError, match="backend must be one of"):
         Inpainter.from_pretrained(tmp_path, device="cpu", backend="fast")
     if not torch.cuda.is_available():
-        with pytest.raises(BackendUnavailable, match="'triton' cannot run"):
-            Inpainter.from_pretrained(tmp_path, device="cpu", backend="triton")
+        with pytest.raises(BackendUnavailable, match="'cuda' cannot run"):
+            Inpainter.from_pretrained(tmp_path, device="cpu", backend="cuda")
     with pytest.raises(ValueError, match="seam must be"):
         Inpainter(FakeModel(), seam="soft")  # pyright: ignore[reportArgumentType]
 

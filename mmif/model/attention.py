@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmif.config import EncoderConfig
 from mmif.model.fusion import FUSIONS
-from mmif.ops import gated_mask_attention
+from mmif.ops import gated_mask_attention, gated_residual
 
 
 class GatedFeedForward(nn.Module):
@@ -32,7 +32,7 @@ class GatedFeedForward(nn.Module):
         u = self.fusion(z, aux)
         if self.form == "code":
             return z * torch.tanh(self.gate(u)) + self.body(u)
-        return z + self.body(u) * torch.sigmoid(self.gate(u))
+        return gated_residual(z, self.body(u), self.gate(u))
 
 
 class GatedMaskAttention(nn.Module):
@@ -61,12 +61,13 @@ class GatedMaskAttention(nn.Module):
             u = self.fusion(x, aux)
             q, k, v = (conv(u) for conv in self.qkv)
         else:
-            q, k, v = (self.fusion(conv(x), aux) for conv in self.qkv)
+            guide = self.fusion.guide(aux)  # the same for all three
+            q, k, v = (self.fusion.fuse(conv(x), guide) for conv in self.qkv)
         gate = None
         if self.gate is not None:
             seen = torch.cat([x, hole], dim=1) if self.see_hole else x
             gate = torch.sigmoid(self.gate(seen))
-        z = x + gated_mask_attention(q, k, v, gate, patch_sizes=self.patch_sizes, mode=self.mode)
+        z = gated_mask_attention(q, k, v, gate, residual=x, patch_sizes=self.patch_sizes, mode=self.mode)
         return self.feed_forward(z, aux)
 
 

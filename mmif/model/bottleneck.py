@@ -6,14 +6,16 @@ All map ``(feature, previous gate)`` [N, C, H, W] to the same pair, so that the 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmif.config import EncoderConfig
-from mmif.ops import acb_fusion
-from mmif.ops.acb_fusion import acb_mix_ref, acb_paths_ref, mean_of_conv3x3
+from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
+
+SLOPE = 0.2  # of the leaky ReLU behind a bottleneck
 
 
 class _Post(nn.Module):
@@ -24,7 +26,16 @@ class _Post(nn.Module):
         self.norm = nn.BatchNorm2d(channels) if enabled else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.norm is None else F.leaky_relu(self.norm(x), 0.2)
+        return x if self.norm is None else F.leaky_relu(self.norm(x), SLOPE)
+
+    def affine(self) -> dict[str, Any]:
+        """The same as arguments of :func:`acb_fusion`, where it is a fixed map and no gradient is wanted, else none."""
+        if self.norm is None or self.norm.training or torch.is_grad_enabled():
+            return {}
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        return {"scale": scale, "shift": self.norm.bias - self.norm.running_mean * scale, "slope": SLOPE}
 
 
 class AdaptiveContextualBottleneck(nn.Module):
@@ -39,10 +50,10 @@ class AdaptiveContextualBottleneck(nn.Module):
         self.dilations, self.variant = config.dilations, config.acb_variant
         num_paths = len(self.dilations)
         self.gate = nn.Conv2d(channels, channels, 3, padding=1)
-        self.path_weight = nn.Parameter(torch.empty(num_paths, channels, channels, 3, 3))
+        # The paths one behind the other, as a convolution would have them: to(memory_format=...) takes four axes alone.
+        self.path_weight = nn.Parameter(torch.empty(num_paths * channels, channels, 3, 3))
+        nn.init.kaiming_normal_(self.path_weight, nonlinearity="relu")
         self.path_bias = nn.Parameter(torch.zeros(num_paths, channels))
-        for weight in self.path_weight:
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
         self.fuse = nn.Conv2d(3 * channels, channels, 3, padding=1)
         self.fc = nn.Linear(channels, channels if self.variant == "paper" else num_paths)
         if self.variant == "code":
@@ -52,20 +63,25 @@ class AdaptiveContextualBottleneck(nn.Module):
     def forward(self, x: Tensor, gate_prev: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.gate(x)
         gate = torch.sigmoid(raw)
-        out = self._paper(x, gate, gate_prev) if self.variant == "paper" else self._code(x, raw, gate, gate_prev)
-        return self.post(out), gate
+        if self.variant == "code":
+            return self.post(self._code(x, raw, gate_prev)), gate
+        affine = self.post.affine()
+        out = self._paper(x, gate, gate_prev, affine)
+        return (out if affine else self.post(out)), gate
 
-    def _paper(self, x: Tensor, gate: Tensor, gate_prev: Tensor) -> Tensor:
+    def _paths(self) -> tuple[Tensor, Tensor]:
+        """Weight ``[R, C, C, 3, 3]`` and bias ``[R, C]`` of the paths."""
+        return self.path_weight.unflatten(0, self.path_bias.shape), self.path_bias
+
+    def _paper(self, x: Tensor, gate: Tensor, gate_prev: Tensor, affine: dict[str, Any]) -> Tensor:
         assert self.fuse.bias is not None  # it was made with one
-        weights = (self.path_weight, self.path_bias, self.fuse.weight, self.fuse.bias, self.fc.weight, self.fc.bias)
-        return acb_fusion(x, torch.cat([gate, gate_prev], dim=1), *weights, dilations=self.dilations)
+        weights = (*self._paths(), self.fuse.weight, self.fuse.bias, self.fc.weight, self.fc.bias)
+        return acb_fusion(x, torch.cat([gate, gate_prev], dim=1), *weights, dilations=self.dilations, **affine)
 
-    def _code(self, x: Tensor, raw: Tensor, gate: Tensor, gate_prev: Tensor) -> Tensor:
-        pooled = mean_of_conv3x3(torch.cat([x, raw, gate_prev], dim=1), self.fuse.weight, self.fuse.bias)
-        scores = torch.tanh(F.linear(pooled, self.fc.weight))  # one per path; the released code has no bias
-        paths = acb_paths_ref(x, self.path_weight, self.path_bias, self.dilations)
-        mix = acb_mix_ref(paths, scores[:, :, None].expand(-1, -1, x.shape[1]), torch.zeros_like(x))
-        return x * (1 - gate) + mix * gate
+    def _code(self, x: Tensor, raw: Tensor, gate_prev: Tensor) -> Tensor:
+        assert self.fuse.bias is not None
+        weights = (*self._paths(), self.fuse.weight, self.fuse.bias, self.fc.weight)
+        return acb_fusion_code(x, raw, gate_prev, *weights, dilations=self.dilations)
 
 
 class AOTBlock(nn.Module):

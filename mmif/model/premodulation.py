@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmif.config import LatentConfig
 from mmif.model.generator import MappingNetwork
 from mmif.model.layers import EqualLinear
+from mmif.ops import adaptive_norm
 
 
 class GradualStyleBlock(nn.Module):
@@ -50,7 +50,7 @@ class PreModulation(nn.Module):
     def forward(self, style: Tensor, structure: Tensor) -> Tensor:
         """``style`` w'_r and ``structure`` s_r, both [N, w_dim], to the code [N, w_dim] of one layer."""
         both = torch.cat([structure, style], dim=1)
-        return self.gamma(both) * F.layer_norm(self.dense(style), style.shape[1:]) + self.beta(both)
+        return adaptive_norm(self.dense(style), self.gamma(both), self.beta(both))
 
 
 class SoftUpdateMeanLatent(nn.Module):

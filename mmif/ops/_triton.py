@@ -7,6 +7,7 @@ hands the answer to its registered op, whose body imports the kernel when it fir
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,30 +19,53 @@ from mmif import backends
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def announce(op: str, limits: Callable[..., str | None] | None = None) -> None:
-    """Tell :mod:`mmif.backends` of a Triton body of ``op``; ``limits(*tensors, **facts)`` adds reasons of its own."""
+def announce(
+    op: str,
+    limits: Callable[..., str | None] | None = None,
+    key: Callable[..., tuple[str | int, ...] | None] | None = None,
+) -> None:
+    """Tell :mod:`mmif.backends` of a Triton body of ``op``.
+
+    Args:
+        op: name of the op, also the one that its forward is tuned under.
+        limits: ``limits(*tensors, **facts)`` adds reasons of its own to pass the body over.
+        key: ``key(*tensors, **facts)`` is what its forward is tuned by, or None: where the reference was measured to be
+            faster, the body is passed over.
+    """
     if not backends.installed("triton"):
         backends.register_absence("triton", "triton is not installed (pip install triton)")
         return
-    backends.register_body(op, "triton", functools.partial(_supports, limits))
+    backends.register_body(op, "triton", functools.partial(_supports, op, limits, key))
 
 
-def _supports(limits: Callable[..., str | None] | None, *tensors: Tensor | None, **facts: Any) -> str | None:
+def kernels(module: str) -> Any:
+    """A module of ``mmif.kernels``. By name: that package is the folder ``kernels/``, and Triton is optional."""
+    return importlib.import_module(f"mmif.kernels.{module}")
+
+
+def _supports(
+    op: str,
+    limits: Callable[..., str | None] | None,
+    key: Callable[..., tuple[str | int, ...] | None] | None,
+    *tensors: Tensor | None,
+    **facts: Any,
+) -> str | None:
     given = [t for t in tensors if t is not None]
     device = given[0].device
     if any(t.device != device for t in given):
         return f"tensors must share a device, got {', '.join(sorted({str(t.device) for t in given}))}"
     if device.type != "cuda" and not backends.interpreted():
         return f"a tensor is on {device}"
-    if any(t.dtype not in DTYPES for t in given if t.is_floating_point()):
-        return f"tensors must be float16, bfloat16 or float32, got {given[0].dtype}"
+    other = [t.dtype for t in given if t.is_floating_point() and t.dtype not in DTYPES]
+    if other:
+        return f"tensors must be float16, bfloat16 or float32, got {other[0]}"
     if any(t.numel() == 0 for t in given):
         return "a tensor is empty"
     if any(t[:1].numel() >= 2**31 for t in given):
         return "a sample has 2^31 elements or more"
     reason = limits(*tensors, **facts) if limits else None
     if reason is None and device.type == "cuda" and not torch.compiler.is_compiling():
-        reason = _device(device)
+        reason = _device(device) or _verdict(op, key(*tensors, **facts) if key else None, device)
     return reason
 
 
@@ -49,3 +73,7 @@ def _supports(limits: Callable[..., str | None] | None, *tensors: Tensor | None,
 def _device(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     return None if capability >= (8, 0) else f"compute capability must be 8.0 or higher, got {capability}"
+
+
+def _verdict(op: str, key: tuple[str | int, ...] | None, device: torch.device) -> str | None:
+    return None if key is None else kernels("tuning").verdict(op, key, device)

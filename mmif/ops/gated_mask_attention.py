@@ -10,24 +10,33 @@ that tells how far a patch may be trusted. The place of the gate is not printed 
 ``value``   plain attention over ``G * V``, gated per pixel
 ``log``     ``alpha_ij = G_j exp(s_ij) / sum_k G_k exp(s_ik)``: rows add up to one
 ``none``    plain attention
+``map``     ``alpha_ij = softmax_j(s_ij) G_ij``: a gate for every pair of patches
 ==========  =====================================================================
 
 A row whose keys are all gated off in mode ``log`` gives output 0 and gradient 0. Per patch the gate is the mean of its
-pixels. Gradients: first order. Layouts: any.
+pixels. Gradients: first order. Layouts: any. Backends: reference, triton (``kernels/gated_mask_attention.py``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mmif import backends
-from mmif.ops._common import empty_like_format, in_own_dtype, to_autocast
+from mmif.ops import _triton
+from mmif.ops._attention_ref import (
+    gated_mask_attention_bwd_ref,
+    gated_mask_attention_ref,
+    gated_mask_attention_saved_ref,
+)
+from mmif.ops._common import empty_like_format, to_autocast
 
-MODES = ("post", "logit", "value", "log", "none")
+MODES = ("post", "logit", "value", "log", "none", "map")
+# What the kernels take: heads of few features stream any number of tokens, wide ones keep a row of scores on chip.
+STREAMED_FEATURES, MAX_FEATURES, MAX_TOKENS = 512, 4096, 1024
+MAX_BATCH = 65535  # the second axis of a grid
 
 
 def gated_mask_attention(
@@ -36,6 +45,7 @@ def gated_mask_attention(
     v: Tensor,
     gate: Tensor | None = None,
     *,
+    residual: Tensor | None = None,
     patch_sizes: Sequence[int] = (2, 4),
     mode: str = "post",
     backend: str | None = None,
@@ -46,9 +56,11 @@ def gated_mask_attention(
         q: ``[N, C, H, W]``; the softmax runs in float32 at least.
         k: like ``q``.
         v: like ``q``.
-        gate: ``[N, P, H, W]`` in [0, 1] in the dtype of ``q``, one map per head; None only for mode ``none``.
-        patch_sizes: the P patch sides; each must divide H and W, and P must divide C.
-        mode: place of the gate, one of ``post logit value log none``.
+        gate: ``[N, P, H, W]`` in [0, 1] in the dtype of ``q``, one map per head; None only for mode ``none``; for mode
+            ``map`` ``[N, P, L, L]``, query by key, with L = H W / (p p).
+        residual: ``[N, C, H, W]`` that is added to the attention, or None; another dtype promotes as ``+`` does.
+        patch_sizes: the P patch sides; each must divide H and W, and P must divide C. Mode ``map``: P times the same.
+        mode: place of the gate, one of ``post logit value log none map``.
         backend: op backend; see :mod:`mmif.backends`.
 
     Returns:
@@ -59,132 +71,28 @@ def gated_mask_attention(
     """
     sizes = tuple(patch_sizes)
     q, k, v, gate = to_autocast(q, k, v, gate)
-    _check(q, k, v, gate, sizes, mode)
-    if backends.choose("gated_mask_attention", q, k, v, gate, backend=backend) == "reference":
-        return gated_mask_attention_ref(q, k, v, gate, sizes, mode)
-    return torch.ops.mmif.gated_mask_attention(q, k, v, gate, sizes, mode)
+    _check(q, k, v, gate, residual, sizes, mode)
+    chosen = backends.choose(
+        "gated_mask_attention", q, k, v, gate, residual, backend=backend, patch_sizes=sizes, mode=mode
+    )
+    if chosen == "reference":
+        return gated_mask_attention_ref(q, k, v, gate, residual, sizes, mode)
+    # The backward pass needs the attention by itself, so the kernel adds the residual only where none will come.
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, gate, residual))
+    inside = residual if residual is not None and residual.dtype == q.dtype and not trained else None
+    y, _ = torch.ops.mmif.gated_mask_attention(q, k, v, gate, inside, sizes, mode, chosen)
+    return y if inside is residual else residual + y
 
 
-@in_own_dtype
-def gated_mask_attention_ref(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
-) -> Tensor:
-    """Plain PyTorch, differentiable. Same arguments as ``mmif::gated_mask_attention``."""
-    heads = []
-    for q_, k_, v_, g, p in _heads(q, k, v, gate, patch_sizes):
-        if mode == "value" and g is not None:
-            v_ = v_ * g
-        scores, token_gate = _scores(q_, k_, g, p, mode)
-        alpha = _weights(scores, token_gate, mode)[0].to(q.dtype)
-        heads.append(merge_patches(alpha @ split_patches(v_, p), p, (q.shape[2], q.shape[3])))
-    return torch.cat(heads, dim=1)
-
-
-@in_own_dtype
-def gated_mask_attention_bwd_ref(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to q, k, v and the gate (empty without a gate); the weights are recomputed."""
-    parts = []
-    for (q_, k_, v_, g, p), dy_ in zip(_heads(q, k, v, gate, patch_sizes), dy.chunk(len(patch_sizes), 1), strict=True):
-        parts.append(_head_bwd(dy_, q_, k_, v_, g, p, mode))
-    dq, dk, dv = (torch.cat([part[i] for part in parts], 1) for i in range(3))
-    dgate = q.new_empty(0) if gate is None else torch.cat([part[3] for part in parts], 1)
-    return dq, dk, dv, dgate
-
-
-def _head_bwd(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, p: int, mode: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    size = (q.shape[2], q.shape[3])
-    scores, token_gate = _scores(q, k, g, p, mode)
-    gated_v = v * g if mode == "value" and g is not None else v
-    queries, keys, values, out_grad = (split_patches(t, p).to(scores.dtype) for t in (q, k, gated_v, dy))
-    alpha, ungated = _weights(scores, token_gate, mode)
-    dalpha = out_grad @ values.transpose(1, 2)
-    dscores, dtoken = _weights_bwd(dalpha, scores, alpha, ungated, token_gate, mode)
-    scale = 1.0 / math.sqrt(queries.shape[2])
-    dq = merge_patches(dscores @ keys * scale, p, size)
-    dk = merge_patches(dscores.transpose(1, 2) @ queries * scale, p, size)
-    dv = merge_patches(alpha.transpose(1, 2) @ out_grad, p, size)
-    if mode == "value" and g is not None:
-        return dq, dk, dv * g, (dv * v).sum(1, keepdim=True)
-    if dtoken is None:
-        return dq, dk, dv, q.new_empty(0)
-    spread = (dtoken / (p * p))[:, :, None].expand(-1, -1, p * p)
-    return dq, dk, dv, merge_patches(spread, p, size)
-
-
-def split_patches(x: Tensor, p: int) -> Tensor:
-    """``[N, C, H, W]`` to tokens ``[N, (H/p)(W/p), C p p]``."""
-    n, c, h, w = x.shape
-    return x.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(n, (h // p) * (w // p), c * p * p)
-
-
-def merge_patches(tokens: Tensor, p: int, size: tuple[int, int]) -> Tensor:
-    """Inverse of :func:`split_patches` for an image of ``size`` (H, W)."""
-    n, _, d = tokens.shape
-    h, w = size
-    x = tokens.reshape(n, h // p, w // p, d // (p * p), p, p).permute(0, 3, 1, 4, 2, 5)
-    return x.reshape(n, d // (p * p), h, w)
-
-
-def _heads(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int]):
-    """Yield (q, k, v, gate, patch size) of every head."""
-    heads = len(patch_sizes)
-    gates = [None] * heads if gate is None else gate.split(1, dim=1)
-    return zip(q.chunk(heads, 1), k.chunk(heads, 1), v.chunk(heads, 1), gates, patch_sizes, strict=True)
-
-
-def _scores(q: Tensor, k: Tensor, g: Tensor | None, p: int, mode: str) -> tuple[Tensor, Tensor | None]:
-    """Scaled scores ``[N, L, L]`` and the gate per key ``[N, 1, L]``, in float32 at least."""
-    acc = torch.float64 if q.dtype == torch.float64 else torch.float32
-    queries, keys = split_patches(q, p), split_patches(k, p)
-    queries = queries / math.sqrt(queries.shape[2])  # before the product, which may leave the range of float16
-    scores = (queries @ keys.transpose(1, 2)).to(acc)
-    if g is None or mode in ("none", "value"):
-        return scores, None
-    return scores, split_patches(g, p).to(acc).mean(-1)[:, None, :]
-
-
-def _weights(scores: Tensor, gate: Tensor | None, mode: str) -> tuple[Tensor, Tensor]:
-    """Attention weights, and the same before the factor ``gate`` (equal where the gate is no factor)."""
-    if gate is None:
-        alpha = scores.softmax(-1)
-        return alpha, alpha
-    if mode == "post":
-        soft = scores.softmax(-1)
-        return soft * gate, soft
-    if mode == "logit":
-        alpha = (scores * gate).softmax(-1)
-        return alpha, alpha
-    # Shift by the largest open score, so that closed keys cannot push the open ones into underflow. A closed key above
-    # it is capped: its weight is 0 all the same, and the gradient of its gate stays finite.
-    top = scores.masked_fill(gate == 0, -math.inf).amax(-1, keepdim=True).detach()
-    e = torch.exp((scores - top.masked_fill(top == -math.inf, 0.0)).clamp(max=0.0))
-    total = (gate * e).sum(-1, keepdim=True)
-    ungated = torch.where(total > 0, e / torch.where(total > 0, total, 1.0), 0.0)
-    return ungated * gate, ungated
-
-
-def _weights_bwd(
-    dalpha: Tensor, scores: Tensor, alpha: Tensor, ungated: Tensor, gate: Tensor | None, mode: str
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of :func:`_weights` with respect to the scores and the gate per key ``[N, L]``."""
-    if mode == "post" and gate is not None:
-        gated = dalpha * gate
-        dscores = ungated * (gated - (ungated * gated).sum(-1, keepdim=True))
-        return dscores, (ungated * dalpha).sum(1)
-    centred = dalpha - (alpha * dalpha).sum(-1, keepdim=True)
-    if gate is None:
-        return alpha * centred, None
-    if mode == "logit":
-        dlogits = alpha * centred
-        return dlogits * gate, (dlogits * scores).sum(1)
-    return alpha * centred, (ungated * centred).sum(1)
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, sizes: tuple[int, ...], mode: str) -> None:
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor | None,
+    residual: Tensor | None,
+    sizes: tuple[int, ...],
+    mode: str,
+) -> None:
     name = "gated_mask_attention"
     if mode not in MODES:
         raise ValueError(f"{name}: mode must be one of {', '.join(MODES)}; got {mode!r}")
@@ -195,42 +103,106 @@ def _check(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, sizes: tuple[in
         )
     if len({t.dtype for t in (q, k, v)}) > 1 or not q.is_floating_point():
         raise ValueError(f"{name}: q, k, v must share a floating dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    if residual is not None and (residual.shape != q.shape or not residual.is_floating_point()):
+        raise ValueError(
+            f"{name}: residual must be floating of shape {tuple(q.shape)}, got {residual.dtype} {tuple(residual.shape)}"
+        )
     if not sizes or q.shape[1] % len(sizes) or any(p < 1 or q.shape[2] % p or q.shape[3] % p for p in sizes):
         raise ValueError(
             f"{name}: patch_sizes must divide H and W and their number must divide C, got {sizes} for {tuple(q.shape)}"
         )
+    if mode == "map" and len(set(sizes)) > 1:
+        raise ValueError(f"{name}: patch_sizes must be equal in mode 'map', whose gate is [N, P, L, L]; got {sizes}")
     if (gate is None) != (mode == "none"):
         came = "no gate" if gate is None else "a gate"
         raise ValueError(f"{name}: a gate goes with every mode but 'none', got mode {mode!r} and {came}")
-    shape = (q.shape[0], len(sizes), *q.shape[2:])
+    n, _, h, w = q.shape
+    shape = (n, len(sizes), *_tokens(h, w, sizes[:1]) * 2) if mode == "map" else (n, len(sizes), h, w)
     if gate is not None and (gate.shape != shape or gate.dtype != q.dtype):
         raise ValueError(f"{name}: gate must be {q.dtype} of shape {shape}, got {gate.dtype} {tuple(gate.shape)}")
 
 
+def _tokens(h: int, w: int, patch_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Number of tokens of each head."""
+    return tuple((h // p) * (w // p) for p in patch_sizes)
+
+
+def _limits(*tensors: Tensor | None, patch_sizes: Sequence[int], mode: str) -> str | None:
+    """Why the kernels cannot take a call, or None."""
+    q = tensors[0]
+    assert q is not None
+    if q.shape[0] > MAX_BATCH:
+        return f"batch must be <= {MAX_BATCH}, got {q.shape[0]}"
+    for p, tokens in zip(patch_sizes, _tokens(q.shape[2], q.shape[3], patch_sizes), strict=True):
+        features = q.shape[1] // len(patch_sizes) * p * p
+        if features > MAX_FEATURES:
+            return f"C / P * p * p must be <= {MAX_FEATURES}, got {features} with patches of {p}x{p}"
+        if features > STREAMED_FEATURES and tokens > MAX_TOKENS:
+            return (
+                f"patches must be <= {MAX_TOKENS} where C / P * p * p is > {STREAMED_FEATURES}, "
+                f"got {tokens} of {features} features with patches of {p}x{p}"
+            )
+    return None
+
+
+def _key(*tensors: Tensor | None, patch_sizes: Sequence[int], mode: str) -> tuple[str | int, ...]:
+    """What the kernels are tuned by."""
+    return _triton.kernels("heads").key_of(tensors[0], patch_sizes, mode)
+
+
 @torch.library.custom_op("mmif::gated_mask_attention", mutates_args=())
 def _gated_mask_attention(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
-) -> Tensor:
-    y = gated_mask_attention_ref(q, k, v, gate, patch_sizes, mode)
-    return empty_like_format(q, q.shape).copy_(y)
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor | None,
+    residual: Tensor | None,
+    patch_sizes: Sequence[int],
+    mode: str,
+    backend: str = "reference",
+) -> tuple[Tensor, Tensor]:
+    if backend == "triton":
+        forward = _triton.kernels("gated_mask_attention").forward
+        y, stats = forward(q, k, v, gate, residual, tuple(patch_sizes), mode, gated_mask_attention_saved_ref)
+    else:
+        y, stats = gated_mask_attention_saved_ref(q, k, v, gate, residual, patch_sizes, mode)
+    return _laid_out(y, q), stats
 
 
 @_gated_mask_attention.register_fake
-def _fake(q, k, v, gate, patch_sizes, mode) -> Tensor:
-    return empty_like_format(q, q.shape)
+def _fake(q, k, v, gate, residual, patch_sizes, mode, backend="reference") -> tuple[Tensor, Tensor]:
+    n, _, h, w = q.shape
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    rows = 2 if mode == "log" else 1
+    return _dense_like(q), q.new_empty((n, rows, sum(_tokens(h, w, patch_sizes))), dtype=dtype)
 
 
 @torch.library.custom_op("mmif::gated_mask_attention_bwd", mutates_args=())
 def _gated_mask_attention_bwd(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int], mode: str
+    dy: Tensor,
+    y: Tensor,
+    stats: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor | None,
+    patch_sizes: Sequence[int],
+    mode: str,
+    backend: str = "reference",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grads = gated_mask_attention_bwd_ref(dy, q, k, v, gate, patch_sizes, mode)
+    if backend == "triton":
+        backward = _triton.kernels("gated_mask_attention_bwd").backward
+        grads = backward(dy, y, stats, q, k, v, gate, tuple(patch_sizes), mode, gated_mask_attention_bwd_ref)
+    else:  # the reference forms the weights again, it needs neither y nor stats
+        grads = gated_mask_attention_bwd_ref(dy, q, k, v, gate, patch_sizes, mode)
     like = (q, k, v, gate if gate is not None else q.new_empty(0))
-    return tuple(_dense_like(t).copy_(g) for t, g in zip(like, grads, strict=True))  # pyright: ignore[reportReturnType]
+    return tuple(_laid_out(g, t) for g, t in zip(grads, like, strict=True))  # pyright: ignore[reportReturnType]
 
 
 @_gated_mask_attention_bwd.register_fake
-def _bwd_fake(dy, q, k, v, gate, patch_sizes, mode) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _bwd_fake(
+    dy, y, stats, q, k, v, gate, patch_sizes, mode, backend="reference"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     like = (q, k, v, gate if gate is not None else q.new_empty(0))
     return tuple(_dense_like(t) for t in like)  # pyright: ignore[reportReturnType]
 
@@ -239,15 +211,30 @@ def _dense_like(t: Tensor) -> Tensor:
     return empty_like_format(t, t.shape)
 
 
+def _laid_out(gradient: Tensor, t: Tensor) -> Tensor:
+    """``gradient`` in the dtype and the dense layout of ``t``, copied if it is in another."""
+    out = _dense_like(t)
+    return gradient if (gradient.stride(), gradient.dtype) == (out.stride(), out.dtype) else out.copy_(gradient)
+
+
 def _setup_context(ctx, inputs, output) -> None:
-    q, k, v, gate, ctx.patch_sizes, ctx.mode = inputs
-    ctx.save_for_backward(q, k, v, gate)
+    q, k, v, gate, residual, ctx.patch_sizes, ctx.mode, ctx.backend = inputs
+    y, stats = output
+    if residual is not None and any(ctx.needs_input_grad[:5]):
+        raise RuntimeError(
+            "gated_mask_attention: residual must be None where a gradient is wanted, got a tensor; add it to the output"
+        )
+    ctx.mark_non_differentiable(stats)
+    ctx.save_for_backward(q, k, v, gate, y, stats)
 
 
-def _backward(ctx, dy: Tensor):
-    q, k, v, gate = ctx.saved_tensors
-    dq, dk, dv, dgate = torch.ops.mmif.gated_mask_attention_bwd(dy, q, k, v, gate, ctx.patch_sizes, ctx.mode)
-    return dq, dk, dv, None if gate is None else dgate, None, None
+def _backward(ctx, dy: Tensor, _: Tensor):
+    q, k, v, gate, y, stats = ctx.saved_tensors
+    dq, dk, dv, dgate = torch.ops.mmif.gated_mask_attention_bwd(
+        dy, y, stats, q, k, v, gate, ctx.patch_sizes, ctx.mode, ctx.backend
+    )
+    return dq, dk, dv, None if gate is None else dgate, None, None, None, None
 
 
 _gated_mask_attention.register_autograd(_backward, setup_context=_setup_context)
+_triton.announce("gated_mask_attention", _limits, _key)

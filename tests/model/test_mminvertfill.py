@@ -186,6 +186,14 @@ def test_batch_size_does_not_change_a_result():
     torch.testing.assert_close(one, both[1:], atol=1e-5, rtol=1e-5)
 
 
+def test_channels_last_changes_the_layout_alone():
+    model, (image, hole) = build(), inputs()
+    given = noise(model)
+    plain = model(image, hole, noise=given).image
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(image, hole, noise=given).image, plain, atol=1e-5, rtol=1e-5)
+
+
 def test_sampled_mean_latents_differ_and_repeat():
     model = build()
     a = model.sample_mean_latent([(0, 1), (0, 2)])

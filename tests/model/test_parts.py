@@ -10,7 +10,7 @@ from mmif.config import EncoderConfig, from_preset
 from mmif.model.attention import GatedMaskAttention
 from mmif.model.bottleneck import BOTTLENECKS, AdaptiveContextualBottleneck
 from mmif.model.discriminator import PatchDiscriminator, StyleDiscriminator
-from mmif.model.fusion import FUSIONS, AuxiliaryDenorm, layer_norm_chw
+from mmif.model.fusion import FUSIONS, AuxiliaryDenorm
 from mmif.model.generator import MappingNetwork
 from mmif.model.layers import EqualConv2d, EqualLinear
 from mmif.model.premodulation import GradualStyleBlock, PreModulation, SoftUpdateMeanLatent
@@ -35,9 +35,9 @@ def test_bottlenecks_keep_the_shape(bottleneck, variant):
 def test_acb_with_equal_paths_is_the_path_plus_the_input():
     block = AdaptiveContextualBottleneck(4, encoder_config(acb_post=False, dilations=(1, 1, 1)))
     with torch.no_grad():
-        block.path_weight.copy_(block.path_weight[:1].expand_as(block.path_weight))
+        block.path_weight.copy_(block.path_weight[:4].repeat(3, 1, 1, 1))
     x = torch.randn(2, 4, 5, 7)
-    path = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), block.path_weight[0], block.path_bias[0]))
+    path = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), block.path_weight[:4], block.path_bias[0]))
     torch.testing.assert_close(block(x, torch.rand_like(x))[0], path + x)
 
 
@@ -50,7 +50,7 @@ def test_acb_code_variant_is_the_released_formula():
     p = torch.tanh(att @ block.fc.weight.t()).softmax(1)
     paths = [
         F.relu(F.conv2d(F.pad(x, (d,) * 4, mode="reflect"), w, b, dilation=d))
-        for w, b, d in zip(block.path_weight, block.path_bias, (1, 2), strict=True)
+        for w, b, d in zip(block.path_weight.chunk(2), block.path_bias, (1, 2), strict=True)
     ]
     mix = sum(p[:, i, None, None, None] * f for i, f in enumerate(paths))
     expected = x * (1 - torch.sigmoid(raw)) + mix * torch.sigmoid(raw)
@@ -65,12 +65,6 @@ def test_adn_with_unit_gamma_is_group_norm_with_one_group():
     torch.testing.assert_close(y, F.group_norm(x, 1))
     torch.testing.assert_close(y.mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.var((1, 2, 3), unbiased=False), torch.ones(3), atol=1e-3, rtol=0)
-
-
-def test_layer_norm_statistics_survive_float16():
-    x = torch.full((1, 4, 64, 64), 300.0).half()
-    x[0, 0] = -300.0  # the sum of squares, 1.5e9, overflows float16
-    assert layer_norm_chw(x).isfinite().all()
 
 
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmif.ops.acb_fusion import acb_mix_ref, acb_paths_ref, acb_pool_ref
+from mmif.ops._attention_ref import gated_mask_attention_saved_ref
+from mmif.ops.acb_mix import acb_mix_ref
+from mmif.ops.acb_paths import acb_blend_ref, acb_paths_ref
+from mmif.ops.acb_pool import acb_pool_ref
+from mmif.ops.adaptive_norm import adaptive_norm_saved_ref
 from mmif.ops.bias_act import bias_act_grad_ref, bias_act_ref
 from mmif.ops.conv_epilogue import conv_epilogue_ref
 from mmif.ops.demodulate import demodulate_ref
-from mmif.ops.gated_mask_attention import gated_mask_attention_ref
+from mmif.ops.gated_residual import gated_residual_ref
 from mmif.ops.modulated_conv2d import modulated_conv2d_ref
 from mmif.ops.narrow_conv import narrow_conv3x3_ref
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d_ref
@@ -190,16 +194,17 @@ OPS = {
     ),
     "gated_mask_attention": Op(
         torch.ops.mmif.gated_mask_attention,
-        gated_mask_attention_ref,
+        gated_mask_attention_saved_ref,
         (0, 1, 2, 3),
         {
-            mode: _args(*[_randn(2, 4, 4, 8)] * 3, None if mode == "none" else _rand(2, 2, 4, 8), (2, 4), mode)
+            mode: _args(*[_randn(2, 4, 4, 8)] * 3, None if mode == "none" else _rand(2, 2, 4, 8), None, (2, 4), mode)
             for mode in ("post", "logit", "value", "log", "none")
         }
         | {
-            "odd": _args(*[_randn(1, 6, 3, 15)] * 3, _rand(1, 2, 3, 15), (1, 3), "post"),
-            "1x1": _args(*[_randn(1, 1, 1, 1)] * 3, _rand(1, 1, 1, 1), (1,), "post"),
-            "batch0": _args(*[_randn(0, 4, 4, 4)] * 3, _rand(0, 2, 4, 4), (2, 4), "log"),
+            "map": _args(*[_randn(2, 4, 4, 8)] * 3, _rand(2, 2, 8, 8), None, (2, 2), "map"),
+            "odd": _args(*[_randn(1, 6, 3, 15)] * 3, _rand(1, 2, 3, 15), None, (1, 3), "post"),
+            "1x1": _args(*[_randn(1, 1, 1, 1)] * 3, _rand(1, 1, 1, 1), None, (1,), "post"),
+            "batch0": _args(*[_randn(0, 4, 4, 4)] * 3, _rand(0, 2, 4, 4), None, (2, 4), "log"),
         },
     ),
     "gated_mask_attention_bwd": Op(
@@ -207,8 +212,17 @@ OPS = {
         None,
         (),
         {
-            "post": _args(*[_randn(2, 4, 4, 8)] * 4, _rand(2, 2, 4, 8), (2, 4), "post"),
-            "none": _args(*[_randn(2, 4, 4, 8)] * 4, None, (2, 4), "none"),
+            "post": _args(
+                *[_randn(2, 4, 4, 8)] * 2,
+                _float32(2, 1, 10),
+                *[_randn(2, 4, 4, 8)] * 3,
+                _rand(2, 2, 4, 8),
+                (2, 4),
+                "post",
+            ),
+            "none": _args(
+                *[_randn(2, 4, 4, 8)] * 2, _float32(2, 1, 10), *[_randn(2, 4, 4, 8)] * 3, None, (2, 4), "none"
+            ),
         },
     ),
     "acb_paths": Op(
@@ -227,14 +241,38 @@ OPS = {
         (),
         {"2_paths": _args(*[_randn(2, 2, 3, 5, 7)] * 2, _randn(2, 4, 5, 7), _randn(2, 3, 4, 3, 3), (1, 4))},
     ),
+    "acb_blend": Op(
+        torch.ops.mmif.acb_blend,
+        acb_blend_ref,
+        (0, 1, 2, 3, 4),
+        {
+            "2_paths": _args(
+                _randn(2, 3, 5, 7), _randn(2, 3, 3, 3, 3), _randn(2, 3), _rand(2, 2), _rand(2, 3, 5, 7), (1, 4)
+            ),
+            "2x2": _args(_randn(1, 2, 2, 2), _randn(1, 2, 2, 3, 3), _randn(1, 2), _rand(1, 1), _rand(1, 2, 2, 2), (1,)),
+            "batch0": _args(
+                _randn(0, 3, 5, 7), _randn(2, 3, 3, 3, 3), _randn(2, 3), _rand(0, 2), _rand(0, 3, 5, 7), (1, 2)
+            ),
+        },
+    ),
+    "acb_blend_bwd": Op(
+        torch.ops.mmif.acb_blend_bwd,
+        None,
+        (),
+        {
+            "2_paths": _args(
+                *[_randn(2, 3, 5, 7)] * 2, _randn(2, 3, 3, 3, 3), _randn(2, 3), _rand(2, 2), _rand(2, 3, 5, 7), (1, 4)
+            )
+        },
+    ),
     "acb_pool": Op(
         torch.ops.mmif.acb_pool,
         acb_pool_ref,
-        (0, 1, 2),
+        (0, 1, 2, 3),
         {
-            "3_paths": _args(_randn(2, 3, 4, 5, 7), _randn(2, 3, 5, 7), _randn(3, 4, 3, 3)),
-            "1x1": _args(_randn(1, 2, 2, 1, 1), _randn(1, 2, 1, 1), _randn(2, 2, 3, 3)),
-            "batch0": _args(_randn(0, 2, 3, 4, 4), _randn(0, 3, 4, 4), _randn(3, 3, 3, 3)),
+            "3_paths": _args(_randn(2, 3, 4, 5, 7), _randn(2, 6, 5, 7), _randn(3, 10, 3, 3), _randn(3)),
+            "1x1": _args(_randn(1, 2, 2, 1, 1), _randn(1, 4, 1, 1), _randn(2, 6, 3, 3), _randn(2)),
+            "batch0": _args(_randn(0, 2, 3, 4, 4), _randn(0, 6, 4, 4), _randn(3, 9, 3, 3), _randn(3)),
         },
     ),
     "acb_pool_bwd": Op(
@@ -246,7 +284,8 @@ OPS = {
                 *[_randn(2, 3, 5)] * 2,
                 lambda _: torch.randint(35, (2, 3, 5)),
                 _randn(2, 3, 4, 5, 7),
-                _randn(5, 4, 3, 3),
+                _randn(2, 6, 5, 7),
+                _randn(5, 10, 3, 3),
             )
         },
     ),
@@ -266,6 +305,34 @@ OPS = {
         (),
         {"3_paths": _args(_randn(2, 4, 5, 7), _randn(2, 3, 4, 5, 7), _randn(2, 3, 4))},
     ),
+    "adaptive_norm": Op(
+        torch.ops.mmif.adaptive_norm,
+        adaptive_norm_saved_ref,
+        (0, 1, 2, 3),
+        {
+            "two_offsets": _args(*[_randn(2, 3, 5, 7)] * 4, 1e-5),
+            "vector": _args(*[_randn(3, 11)] * 3, None, 1e-3),
+            "one_value": _args(*[_randn(2, 1, 1, 1)] * 3, None, 1e-5),
+            "batch0": _args(*[_randn(0, 3, 4, 4)] * 4, 1e-5),
+        },
+    ),
+    "adaptive_norm_bwd": Op(
+        torch.ops.mmif.adaptive_norm_bwd,
+        None,
+        (),
+        {"image": _args(*[_randn(2, 3, 5, 7)] * 3, *[_float32(2)] * 2)},
+    ),
+    "gated_residual": Op(
+        torch.ops.mmif.gated_residual,
+        gated_residual_ref,
+        (0, 1, 2),
+        {
+            "image": _args(*[_randn(2, 3, 5, 7)] * 3),
+            "vector": _args(*[_randn(13)] * 3),
+            "batch0": _args(*[_randn(0, 3, 4, 4)] * 3),
+        },
+    ),
+    "gated_residual_bwd": Op(torch.ops.mmif.gated_residual_bwd, None, (), {"image": _args(*[_randn(2, 3, 5, 7)] * 3)}),
 }
 
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmif.ops import acb_fusion
-from mmif.ops.acb_fusion import mean_of_conv3x3
+from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
+from mmif.ops.acb_pool import _dense_bwd, _sparse_bwd, mean_of_conv3x3
 
 NAMES = ("x", "gates", "path_weight", "path_bias", "fuse_weight", "fuse_bias", "fc_weight", "fc_bias")
 
@@ -63,10 +63,11 @@ def test_path_weights_add_up_to_one():
 
 
 def test_the_maximum_lies_where_the_op_says():
-    paths, shared, weight = torch.randn(2, 3, 4, 5, 7), torch.randn(2, 3, 5, 7), torch.randn(3, 4, 3, 3)
-    _, peak, where = torch.ops.mmif.acb_pool(paths, shared, weight)
+    paths, gates = torch.randn(2, 3, 4, 5, 7), torch.randn(2, 6, 5, 7)
+    weight, bias = torch.randn(3, 10, 3, 3), torch.randn(3)
+    _, peak, where = torch.ops.mmif.acb_pool(paths, gates, weight, bias)
     for r in range(3):
-        z = F.conv2d(paths[:, r], weight, padding=1) + shared
+        z = F.conv2d(torch.cat([paths[:, r], gates], 1), weight, bias, padding=1)
         torch.testing.assert_close(z.flatten(2).gather(2, where[:, r, :, None])[..., 0], peak[:, r])
 
 
@@ -89,11 +90,11 @@ def test_multiplications_are_those_of_the_split_form():
     c, r, (h, w) = 4, 4, (5, 7)
     args = arguments(c, r, (h, w))
     conv = 9 * c * c * 2 * h * w  # C to C channels, batch of two
-    linear = 2 * c * c * 2 * r
-    for function, convs in ((acb_fusion, r + r + 2), (oracle, r + 3 * r)):
+    linear = c * c * 2 * r
+    for function, convs, linears in ((acb_fusion, r + r + 2, 1), (oracle, r + 3 * r, 2)):
         with FlopCounterMode(display=False) as counter:
             function(**args, dilations=(1, 2, 3, 4))
-        assert counter.get_total_flops() == 2 * (convs * conv + linear)
+        assert counter.get_total_flops() == 2 * (convs * conv + linears * linear)
 
 
 def test_gradients_of_the_registered_ops():
@@ -102,8 +103,101 @@ def test_gradients_of_the_registered_ops():
 
     ops = torch.ops.mmif
     gradcheck(lambda *a: ops.acb_paths(*a, (1, 2)), (leaf(1, 2, 3, 4), leaf(2, 2, 2, 3, 3), leaf(2, 2)))
-    gradcheck(lambda *a: ops.acb_pool(*a)[:2], (leaf(1, 2, 2, 3, 4), leaf(1, 2, 3, 4), leaf(2, 2, 3, 3)))
+    pool = (leaf(1, 2, 2, 3, 4), leaf(1, 4, 3, 4), leaf(2, 6, 3, 3), leaf(2))
+    gradcheck(lambda *a: ops.acb_pool(*a)[:2], pool)
     gradcheck(ops.acb_mix, (leaf(2, 3, 2, 2, 3), leaf(2, 3, 2), leaf(2, 2, 2, 3)))
+    blend = (leaf(1, 2, 3, 4), leaf(2, 2, 2, 3, 3), leaf(2, 2), leaf(1, 2), leaf(1, 2, 3, 4))
+    gradcheck(lambda *a: ops.acb_blend(*a, (1, 2)), blend)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 2), (5, 7)], ids=str)
+def test_the_backward_of_the_pool_needs_no_convolution(size):
+    def rand(*shape):
+        return torch.randn(shape, dtype=torch.float64)
+
+    where = torch.randint(size[0] * size[1], (2, 3, 5))
+    args = (rand(2, 3, 5), rand(2, 3, 5), where, rand(2, 3, 4, *size), rand(2, 6, *size), rand(5, 10, 3, 3))
+    for got, want in zip(_sparse_bwd(*args), _dense_bwd(*args), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_the_backward_convolves_nothing_but_the_paths():
+    """Twice each, for their input and for their weight: 2 R, where the formula as printed has 2 R + 2 R 3."""
+    args = {name: t.requires_grad_() for name, t in arguments().items()}
+    conv = 9 * 4 * 4 * 2 * 5 * 7  # a 3x3 convolution, 4 to 4 channels, batch of two
+    for function, convs in ((acb_fusion, 8), (oracle, 32)):
+        out = function(**args, dilations=(1, 2, 3, 4))
+        with FlopCounterMode(display=False) as counter:
+            out.sum().backward()
+        assert counter.get_flop_counts()["Global"][torch.ops.aten.convolution_backward] == 2 * convs * conv
+
+
+def test_not_a_number_stays_one():
+    args = arguments()
+    args["x"][0, 0, 2, 3] = float("nan")
+    assert acb_fusion(**args, dilations=(1, 2, 3, 4))[0].isnan().any()
+
+
+def test_the_affine_map_is_a_batch_norm_in_evaluation(registered):
+    args, norm = arguments(), torch.nn.BatchNorm2d(4, dtype=torch.float64).eval()
+    for t in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        t.copy_(torch.rand_like(t))
+    expected = F.leaky_relu(norm(acb_fusion(**args, dilations=(1, 2, 3, 4))), 0.2)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias - norm.running_mean * scale
+    for backend in ("reference", None):
+        out = acb_fusion(**args, dilations=(1, 2, 3, 4), scale=scale, shift=shift, slope=0.2, backend=backend)
+        torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(RuntimeError, match="acb_mix: no gradient goes through its affine map"):
+        out.sum().backward()
+
+
+CODE = ("x", "raw_gate", "gate_prev", "path_weight", "path_bias", "fuse_weight", "fuse_bias", "fc_weight")
+
+
+def code_arguments(channels=4, paths=2, size=(5, 7)):
+    c, r = channels, paths
+    shapes = (*[(2, c, *size)] * 3, (r, c, c, 3, 3), (r, c), (c, 3 * c, 3, 3), (c,), (r, c))
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in zip(CODE, shapes, strict=True)}
+
+
+def code_oracle(x, raw_gate, gate_prev, path_weight, path_bias, fuse_weight, fuse_bias, fc_weight, dilations):
+    """The released formula word by word."""
+    att = F.conv2d(torch.cat([x, raw_gate, gate_prev], 1), fuse_weight, fuse_bias, padding=1).mean((2, 3))
+    p = torch.tanh(att @ fc_weight.t()).softmax(1)
+    mix = torch.zeros_like(x)
+    for i, (weight, bias, d) in enumerate(zip(path_weight, path_bias, dilations, strict=True)):
+        path = torch.relu(F.conv2d(F.pad(x, (d,) * 4, mode="reflect"), weight, bias, dilation=d))
+        mix = mix + p[:, i, None, None, None] * path
+    return x * (1 - torch.sigmoid(raw_gate)) + mix * torch.sigmoid(raw_gate)
+
+
+@pytest.mark.parametrize("route", ["reference", "registered"])
+def test_the_released_variant_equals_its_formula(request, route):
+    if route == "registered":
+        request.getfixturevalue("registered")
+    args = {name: t.requires_grad_() for name, t in code_arguments().items()}
+    out, expected = acb_fusion_code(**args, dilations=(1, 3)), code_oracle(**args, dilations=(1, 3))
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(out)
+    for got, want in zip(*(torch.autograd.grad(y, args.values(), cotangent) for y in (out, expected)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"raw_gate": (2, 4, 5, 6)}, r"x, raw_gate and gate_prev must share a shape \[N, C, H, W\], got .*5, 6"),
+        ({"gate_prev": (2, 8, 5, 7)}, r"x, raw_gate and gate_prev must share a shape"),
+        ({"fc_weight": (4, 4)}, r"fc_weight must have the shape \(2, 4\), got \(4, 4\)"),
+        ({"path_bias": (2,)}, r"path_bias must have the shape \(2, 4\), got \(2,\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_shapes_of_the_released_variant(change, message):
+    args = code_arguments() | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in change.items()}
+    with pytest.raises(ValueError, match=f"acb_fusion: {message}"):
+        acb_fusion_code(**args, dilations=(1, 2))
 
 
 def test_a_second_order_gradient_is_an_error_not_a_zero(registered):
@@ -132,6 +226,19 @@ def test_bad_shapes(change, message):
     args = arguments() | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in change.items()}
     with pytest.raises(ValueError, match=f"acb_fusion: .*{message}"):
         acb_fusion(**args, dilations=(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": torch.ones(4)}, "scale and shift must be given together, got one of them"),
+        ({"scale": torch.ones(3), "shift": torch.ones(4)}, r"scale must have the shape \(4,\), got \(3,\)"),
+    ],
+    ids=["alone", "too_short"],
+)
+def test_bad_affine_map(change, message):
+    with pytest.raises(ValueError, match=f"acb_fusion: {message}"):
+        acb_fusion(**arguments(), dilations=(1, 2, 3, 4), **change)
 
 
 @pytest.mark.parametrize(

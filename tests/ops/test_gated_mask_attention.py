@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from mmif.ops import gated_mask_attention
-from mmif.ops.gated_mask_attention import MODES, merge_patches, split_patches
+from mmif.ops._attention_ref import merge_patches, split_patches
+from mmif.ops.gated_mask_attention import MODES, _limits
 
-GATED = [mode for mode in MODES if mode != "none"]
+PIXEL_MODES = [mode for mode in MODES if mode != "map"]  # the gate is a map of pixels
+GATED = [mode for mode in PIXEL_MODES if mode != "none"]
 SIZES = (1, 2, 4)
 
-modes = pytest.mark.parametrize("mode", MODES)
+modes = pytest.mark.parametrize("mode", PIXEL_MODES)
 gated_modes = pytest.mark.parametrize("mode", GATED)
 
 
@@ -100,7 +102,7 @@ def leaves(q, k, v, gate):
 
 
 def run(q, k, v, gate, mode, sizes=SIZES):
-    return torch.ops.mmif.gated_mask_attention(q, k, v, gate, sizes, mode)
+    return torch.ops.mmif.gated_mask_attention(q, k, v, gate, None, sizes, mode)[0]
 
 
 def public(q, k, v, gate, mode, sizes=SIZES):
@@ -163,6 +165,99 @@ def test_gradients(mode):
         gradcheck(lambda *inputs: run(*inputs, mode, (1, 2)), (q, k, v, gate))
 
 
+def map_arguments(shape=(2, 4, 4, 8)):
+    """For two heads of patches of 2x2."""
+    tokens = shape[2] * shape[3] // 4
+    return *torch.randn(3, *shape, dtype=torch.float64), torch.rand(shape[0], 2, tokens, tokens, dtype=torch.float64)
+
+
+def test_a_gate_for_every_pair():
+    q, k, v, gate = map_arguments()
+    heads = []
+    for i, (q_, k_, v_) in enumerate(zip(*(t.chunk(2, 1) for t in (q, k, v)), strict=True)):
+        alpha = (cut(q_, 2) @ cut(k_, 2).mT / math.sqrt(8)).softmax(-1)
+        heads.append(paste((alpha * gate[:, i]) @ cut(v_, 2), v_.shape, 2))
+    torch.testing.assert_close(public(q, k, v, gate, "map", (2, 2)), torch.cat(heads, 1), rtol=1e-12, atol=1e-12)
+
+
+def test_a_gate_that_is_the_same_for_all_queries_is_mode_post():
+    q, k, v, gate = map_arguments()
+    keys = gate[:, :, 0]
+    pixels = keys.unflatten(2, (2, 4)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    rows = keys[:, :, None].expand_as(gate)
+    torch.testing.assert_close(public(q, k, v, rows, "map", (2, 2)), public(q, k, v, pixels, "post", (2, 2)))
+
+
+def test_gradients_of_a_gate_for_every_pair():
+    gradcheck(lambda *inputs: run(*inputs, "map", (2, 2)), leaves(*map_arguments((1, 2, 2, 4))))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_can_be_rebuilt_from_the_statistics(mode):
+    """For a head of 1x1 patches: exp(score - statistic), with what the mode does to the score."""
+    q, k, _, gate = (t[:, :, :2, :3] for t in arguments((2, 4, 4, 8), 1))
+    gate[0, :, :, 1] = 0
+    if mode == "map":
+        gate = torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    gates = None if mode == "none" else gate
+    y, stats = torch.ops.mmif.gated_mask_attention(q, k, q, gates, None, (1,), mode)
+    scores = cut(q, 1) @ cut(k, 1).mT / 2
+    key_gate = gate[:, 0] if mode == "map" else cut(gate, 1)[:, None, :, 0]
+    if mode == "logit":
+        scores = scores * key_gate
+    if mode == "log":
+        torch.testing.assert_close(stats[:, 1], scores.where(key_gate > 0, -math.inf).amax(-1))
+    weights = (scores - stats[:, 0, :, None]).exp()
+    factor = key_gate if mode in ("post", "log", "map") else 1.0
+    values = q * gate if mode == "value" else q
+    torch.testing.assert_close(paste((weights * factor) @ cut(values, 1), q.shape, 1), y)
+
+
+def test_the_statistics_of_a_closed_row():
+    q, k, v, gate = arguments((1, 2, 2, 2), 1)
+    _, stats = torch.ops.mmif.gated_mask_attention(q, k, v, torch.zeros_like(gate), None, (1,), "log")
+    assert torch.equal(stats, torch.tensor([[[math.inf] * 4, [0.0] * 4]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["inference", "training"])
+def test_the_residual_is_added(wanted, request):
+    q, k, v, gate = (t.float() for t in arguments())
+    residual = torch.randn_like(q)
+    expected = residual + public(q, k, v, gate, "post")
+    torch.testing.assert_close(gated_mask_attention(q, k, v, gate, residual=residual, patch_sizes=SIZES), expected)
+    request.getfixturevalue("registered")
+    got = gated_mask_attention(q.requires_grad_(wanted), k, v, gate, residual=residual, patch_sizes=SIZES)
+    torch.testing.assert_close(got.detach(), expected)
+    if wanted:
+        inside = torch.autograd.grad(got.sum(), q)[0]
+        torch.testing.assert_close(inside, torch.autograd.grad(public(q, k, v, gate, "post").sum(), q)[0])
+
+
+def test_a_residual_of_a_wider_dtype_promotes(registered):
+    q, k, v, gate = (t.half() for t in arguments())
+    residual = torch.randn(q.shape)
+    got = gated_mask_attention(q, k, v, gate, residual=residual, patch_sizes=SIZES)
+    torch.testing.assert_close(got, residual + public(q, k, v, gate, "post"), rtol=0, atol=0)
+
+
+def test_a_residual_inside_has_no_gradient():
+    inputs = leaves(*arguments())
+    with pytest.raises(RuntimeError, match="residual must be None where a gradient is wanted, got a tensor"):
+        torch.ops.mmif.gated_mask_attention(*inputs, inputs[0], SIZES, "post")
+
+
+def test_limits_of_the_kernels():
+    def limits(shape, sizes):
+        return _limits(torch.empty(shape, device="meta"), patch_sizes=sizes, mode="none")
+
+    assert limits((1, 64, 256, 256), (2, 4)) is None
+    assert limits((1, 256, 64, 64), (1, 4)) is None
+    assert limits((1, 512, 8, 8), (4, 4)) is None
+    assert "must be <= 4096, got 16384 with patches of 8x8" in limits((1, 512, 8, 8), (4, 8))
+    assert "must be <= 1024 where C / P * p * p is > 512, got 4096 of 1024 features" in limits((1, 64, 256, 256), (4,))
+    assert "batch must be <= 65535, got 65536" in limits((65536, 4, 8, 8), (2,))
+
+
 def test_a_second_order_gradient_is_an_error_not_a_zero():
     inputs = leaves(*arguments())
     dq = torch.autograd.grad(run(*inputs, "post").sum(), inputs[0], create_graph=True)[0]
@@ -173,7 +268,7 @@ def test_a_second_order_gradient_is_an_error_not_a_zero():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"mode": "soft"}, r"mode must be one of post, logit, value, log, none; got 'soft'"),
+        ({"mode": "soft"}, r"mode must be one of post, logit, value, log, none, map; got 'soft'"),
         ({"q": torch.zeros(4, 4, 4)}, r"q, k, v must be \[N, C, H, W\] of one shape, got \(4, 4, 4\), \(1, 4, 4, 4\)"),
         ({"k": torch.zeros(1, 4, 4, 2)}, r"of one shape, got \(1, 4, 4, 4\), \(1, 4, 4, 2\), \(1, 4, 4, 4\)"),
         ({"v": torch.zeros(1, 2, 4, 4)}, r"of one shape, got \(1, 4, 4, 4\), \(1, 4, 4, 4\), \(1, 2, 4, 4\)"),
@@ -191,10 +286,20 @@ def test_a_second_order_gradient_is_an_error_not_a_zero():
         ),
         ({"gate": torch.zeros(1, 2, 4, 4).half()}, r"gate must be torch.float32 of shape .*, got torch.float16"),
         ({"gate": torch.zeros(1, 2, 4, 4).bool()}, r"gate must be torch.float32 of shape .*, got torch.bool"),
+        ({"mode": "map"}, r"patch_sizes must be equal in mode 'map', whose gate is \[N, P, L, L\]; got \(2, 4\)"),
+        (
+            {"mode": "map", "patch_sizes": (2, 2), "gate": torch.zeros(1, 2, 8, 8)},
+            r"gate must be torch.float32 of shape \(1, 2, 4, 4\), got .*\(1, 2, 8, 8\)",
+        ),
+        (
+            {"residual": torch.zeros(1, 4, 4, 1)},
+            r"residual must be floating of shape \(1, 4, 4, 4\), got torch.float32 \(1, 4, 4, 1\)",
+        ),
     ],
     ids=[
         *("mode", "rank", "k_shape", "v_shape", "k_half", "integer", "no_size", "size_3", "size_0", "three_heads"),
         *("no_gate", "superfluous_gate", "gate_shape", "gate_half", "gate_bool"),
+        *("map_of_two_sizes", "map_shape", "residual_shape"),
     ],
 )
 def test_bad_input(kwargs, message):

@@ -44,7 +44,10 @@ def gradients_of(fn, wrt, count):
         wanted = [i for i in wrt if args[i] is not None]
         for i in wanted:
             args[i] = args[i].detach().requires_grad_()
-        return torch.autograd.grad(floating(fn(*args)), [args[i] for i in wanted], cotangents)
+        # What an op saves for its backward pass has no gradient.
+        pairs = [pair for pair in zip(floating(fn(*args)), cotangents, strict=True) if pair[0].requires_grad]
+        outputs, cotangents = zip(*pairs, strict=True)
+        return torch.autograd.grad(outputs, [args[i] for i in wanted], cotangents)
 
     return gradients
 
