@@ -150,7 +150,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The public functions call the registered ops, as on a device that has compiled bodies for all of them."""
     from mmif import backends, extension
 
-    ops = {"acb_fusion", "adaptive_norm", "gated_mask_attention", "gated_residual", *extension.DEVICE_OPS}
+    ops = {"acb_fusion", "acb_fusion_code", "adaptive_norm", "gated_mask_attention", "gated_residual"}
+    ops |= set(extension.DEVICE_OPS)
     monkeypatch.setattr(backends, "_bodies", {(op, "cuda"): backends.Body(lambda *_, **__: None) for op in ops})
     monkeypatch.setattr(backends, "why_not", lambda _: None)
     with backends.use("cuda"):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmif.config import EncoderConfig
-from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
+from mmif.ops import acb_fusion, acb_fusion_code
 
 SLOPE = 0.2  # of the leaky ReLU behind a bottleneck
 

@@ -5,7 +5,7 @@ elsewhere only replaces the body.
 """
 
 from mmif import extension
-from mmif.ops.acb_fusion import acb_fusion
+from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 from mmif.ops.adaptive_norm import adaptive_norm
 from mmif.ops.bias_act import bias_act
 from mmif.ops.conv_epilogue import ToRGB, conv_epilogue, fuses_epilogue
@@ -19,6 +19,7 @@ from mmif.ops.upfirdn2d import setup_filter, upfirdn2d
 __all__ = [
     "ToRGB",
     "acb_fusion",
+    "acb_fusion_code",
     "adaptive_norm",
     "bias_act",
     "conv_epilogue",

@@ -159,7 +159,7 @@ def acb_fusion_code(
         fuse_bias=(fuse_bias, (c,)),
         fc_weight=(fc_weight, (r, c)),
     )
-    native = backends.choose("acb_fusion", x, raw_gate, gate_prev, *parameters, backend=backend, paths=r)
+    native = backends.choose("acb_fusion_code", x, raw_gate, gate_prev, *parameters, backend=backend, paths=r)
     pooled = mean_of_conv3x3(torch.cat([x, raw_gate, gate_prev], dim=1), fuse_weight, fuse_bias)
     mix = torch.tanh(F.linear(pooled, fc_weight)).softmax(1)
     gate = torch.sigmoid(raw_gate)
@@ -195,3 +195,4 @@ def _limits(*_: Tensor | None, paths: int = 1) -> str | None:
 
 
 _triton.announce("acb_fusion", _limits)
+_triton.announce("acb_fusion_code", _limits)

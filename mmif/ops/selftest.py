@@ -62,7 +62,7 @@ def _examples(device: str) -> dict[str, Example]:
     f = ops.setup_filter([1, 3, 3, 1]).to(device)
     acb = (randn(2, 16, 8, 8), randn(1, 8, 8, 3, 3), randn(1, 8), randn(8, 24, 3, 3), vector, randn(8, 8), vector)
     half, filters = (randn(*shape).mul(0.1).half() for shape in ((2, 16, 8, 8), (16, 16, 3, 3)))
-    weight, w2 = randn(8, 8, 3, 3), randn(1, 8, 8).square()
+    weight, w2, one_row = randn(8, 8, 3, 3), randn(1, 8, 8).square(), randn(1, 8)
     heads = {"patch_sizes": (2, 4), "mode": "none"}
     return {
         "bias_act": Example(lambda name: ops.bias_act(x, vector, act="lrelu", backend=name), (x,)),
@@ -79,6 +79,9 @@ def _examples(device: str) -> dict[str, Example]:
             lambda name: ops.gated_mask_attention(x, x, x, **heads, backend=name), (x, x, x), heads
         ),
         "acb_fusion": Example(lambda name: ops.acb_fusion(x, *acb, dilations=[1], backend=name), (x, *acb)),
+        "acb_fusion_code": Example(
+            lambda name: ops.acb_fusion_code(x, x, x, *acb[1:5], one_row, dilations=[1], backend=name), (x, *acb)
+        ),
         "adaptive_norm": Example(lambda name: ops.adaptive_norm(x, x, x, backend=name), (x,)),
         "gated_residual": Example(lambda name: ops.gated_residual(x, x, x, backend=name), (x,)),
     }

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from mmif.kernels import tuning
-from mmif.kernels.tuning import Config
 from tolerances import assert_close_to_reference
 from torch import Tensor
 
 from mmif import backends
+from mmif.kernels import tuning
+from mmif.kernels.tuning import Config
 from mmif.ops import adaptive_norm, gated_mask_attention, gated_residual
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 

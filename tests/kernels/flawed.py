@@ -6,6 +6,7 @@ import json
 
 import triton
 import triton.language as tl
+
 from mmif.kernels import report
 from mmif.kernels.tuning import Config, Specimen
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mmif.kernels import store, tuning
 from mmif.kernels.store import Choice, Store
 from mmif.kernels.tuning import Config
-
 from mmif.ops import _triton
 
 A, B, C = (Config(warps, 2, (("BLOCK", 16 * warps),)) for warps in (1, 2, 4))
