@@ -22,7 +22,7 @@ from mmif.ops._attention_ref import gated_mask_attention_ref, merge_patches, spl
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys, values [N, L, D]
 STAGES = ((256, 32), (128, 64), (64, 128))  # channels, side
 BOTH = (2, 4)
-PEERS = ("reference", "SDPA", "FlexAttention", "torch.compile")
+PEERS = ("reference", "SDPA", "compiled SDPA", "compiled FlexAttention", "torch.compile")
 # images, dtype, memory format, mode, with the backward pass
 FORMS = [
     *[(n, HALF, "nhwc", "post", backward) for n in (8, 1) for backward in (False, True)],
@@ -67,7 +67,7 @@ def _contest(
     tensors = (q, k, v, gate)
     cotangent = randn(setup, *shape, dtype=dtype, layout=layout) if backward else None
     ours = partial(gated_mask_attention, patch_sizes=sizes, mode=mode)
-    reference = partial(gated_mask_attention_ref, patch_sizes=sizes, mode=mode)
+    reference = partial(gated_mask_attention_ref, residual=None, patch_sizes=sizes, mode=mode)
     functions: dict[str, Callable[..., Tensor]] = {
         "mmif": ours,
         "reference": reference,
@@ -78,13 +78,17 @@ def _contest(
     }
     missing: dict[str, str] = {}
     if setup.compile:
-        flex = partial(by_tokens, _flex(), sizes, mode, FORMATS[layout])
-        for name, function in (("FlexAttention", flex), ("torch.compile", reference)):
-            calls[name] = lazily(partial(_compiled, name, function, tensors, cotangent))
+        whole = {
+            "compiled SDPA": functions["SDPA"],
+            "compiled FlexAttention": partial(by_tokens, _flex, sizes, mode, FORMATS[layout]),
+            "torch.compile": reference,
+        }
+        for name, function in whole.items():
+            calls[name] = lazily(partial(_compiled, function, tensors, cotangent))
     else:
-        missing = dict.fromkeys(("FlexAttention", "torch.compile"), "--no-compile")
+        missing = dict.fromkeys(PEERS[2:], "--no-compile")
     n, channels, side = shape[0], shape[1] // len(sizes), shape[2]
-    products = 7 if backward else 2  # q k^T and p v; the backward pass has five, one of them q k^T again
+    products = 6 if backward else 2  # q k^T and p v, two for each in the backward pass; what is made again not counted
     macs = products * n * sum((side // p) ** 4 * channels * p * p for p in sizes)
     exact = doubles(tensors)
     exact_cotangent = None if cotangent is None else cotangent.double()
@@ -103,17 +107,19 @@ def by_tokens(
     gate: Tensor,
 ) -> Tensor:
     """Cut patches, attend with a function for tokens, put the patches back; modes ``post`` and ``logit``."""
+    last = memory_format == torch.channels_last
+    cut, paste = (_cut_last, _paste_last) if last else (split_patches, merge_patches)
     heads = []
     chunks = zip(*(t.chunk(len(sizes), 1) for t in (q, k, v, gate)), sizes, strict=True)
     for q_, k_, v_, gate_, p in chunks:
         token_gate = F.avg_pool2d(gate_, p).flatten(2).transpose(1, 2)  # [N, L, 1]
-        queries, keys, values = (split_patches(t, p) for t in (q_, k_, v_))
+        queries, keys, values = (cut(t, p) for t in (q_, k_, v_))
         if mode == "post":
             values = values * token_gate
         else:
             keys = keys * token_gate
         tokens = attention(queries, keys, values)
-        heads.append(merge_patches(tokens, p, (q.shape[2], q.shape[3])))
+        heads.append(paste(tokens, p, (q.shape[2], q.shape[3])))
     return torch.cat(heads, 1).contiguous(memory_format=memory_format)
 
 
@@ -121,17 +127,29 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
-def _flex() -> Attention:
-    fast: Any = torch.compile(flex_attention, dynamic=False)
-    return lambda q, k, v: fast(q[:, None], k[:, None], v[:, None])[:, 0]
+def _flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out: Any = flex_attention(q[:, None], k[:, None], v[:, None])
+    return out[:, 0]
+
+
+def _cut_last(x: Tensor, p: int) -> Tensor:
+    """As split_patches, with the features of a token in the order in which channels_last has them."""
+    n, c, h, w = x.shape
+    y = x.permute(0, 2, 3, 1).reshape(n, h // p, p, w // p, p, c).permute(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, (h // p) * (w // p), p * p * c)
+
+
+def _paste_last(tokens: Tensor, p: int, size: tuple[int, int]) -> Tensor:
+    n, (h, w), c = tokens.shape[0], size, tokens.shape[2] // (p * p)
+    y = tokens.reshape(n, h // p, w // p, p, p, c).permute(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def _compiled(
-    name: str, function: Callable[..., Tensor], tensors: Sequence[Tensor], cotangent: Tensor | None
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], cotangent: Tensor | None
 ) -> Callable[[], Outputs]:
-    """FlexAttention is compiled inside the eager code that cuts the patches; anything else as a whole."""
-    made = function if name == "FlexAttention" else torch.compile(function, dynamic=False)
-    return partial(_run, made, tensors, cotangent)
+    """The whole compiled, the cutting and pasting of patches included."""
+    return partial(_run, torch.compile(function, dynamic=False), tensors, cotangent)
 
 
 def _run(function: Callable[..., Tensor], tensors: Sequence[Tensor], cotangent: Tensor | None) -> Outputs:

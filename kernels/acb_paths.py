@@ -117,7 +117,7 @@ def paths(
         )
         return out.movedim(-1, 2)
 
-    key = ("forward", n, c, o, h, w, *dilations, str(x.dtype))
+    key = ("forward", n, c, o, h, w, *dilations, str(x.dtype), precision(x.dtype))
     return run(
         "acb_paths",
         key,
@@ -150,7 +150,7 @@ def blend(
         )  # fmt: skip
         return out.movedim(-1, 1)
 
-    key = ("forward", n, c, h, w, *dilations, str(x.dtype))
+    key = ("forward", n, c, h, w, *dilations, str(x.dtype), precision(x.dtype))
     return run(
         "acb_blend",
         key,

@@ -126,7 +126,7 @@ def pool(paths: Tensor, shared: Tensor, weight: Tensor, reference: Callable[...,
         )
         return mean, peak, where
 
-    key = ("forward", n, r, c, o, h, w, str(paths.dtype))
+    key = ("forward", n, r, c, o, h, w, str(paths.dtype), precision(paths.dtype))
     allowed = configs(capability(paths.device), paths.dtype, _TILE)
     return run("acb_pool", key, allowed, launch, lambda: reference(paths, shared, weight), paths.device)
 

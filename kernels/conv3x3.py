@@ -10,6 +10,7 @@ channels; neighbours are found by index, so that no padded copy is made. Images 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import triton
@@ -98,8 +99,9 @@ def configs(capability: int, dtype: torch.dtype, tile: int = 128 * 128) -> Seque
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How float32 is multiplied: as PyTorch was told to."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    """How float32 is multiplied: as PyTorch's convolutions were told to."""
+    told: Any = torch.backends.cudnn
+    return "tf32" if dtype == torch.float32 and told.conv.fp32_precision == "tf32" else "ieee"
 
 
 def as_channels_last(t: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def _softmax_step(scores, g, keys, highest, HEAD: tl.constexpr):
     if not divides(keys.shape[0], HEAD.tokens):
         scores = tl.where((keys < HEAD.tokens)[None], scores, -INF)
     new = tl.maximum(highest, tl.max(scores, 1))
-    shift = tl.where(new == -INF, 0.0, new) if HEAD.mode == "log" else new  # all keys so far may be closed
+    shift = tl.where(new == -INF, 0.0, new)  # all keys so far may be closed, or have scores of -inf
     weights = tl.exp2(scores - shift[:, None])
     gated = weights * g if HEAD.mode == "post" or HEAD.mode == "map" else weights
     return weights, gated, new, tl.exp2(highest - shift)
@@ -68,6 +68,12 @@ def _softmax_step(scores, g, keys, highest, HEAD: tl.constexpr):
 @triton.jit
 def _highest_open(scores, g):
     return tl.max(tl.where(g > 0, scores, -INF), 1)
+
+
+@triton.jit
+def _divisor(total, HEAD: tl.constexpr):
+    """What the sums are divided by: in mode log 1 for a row without an open key, which so becomes 0."""
+    return tl.where(total == 0, 1.0, total) if HEAD.mode == "log" else total
 
 
 @triton.jit
@@ -109,7 +115,7 @@ def _stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.cons
         total = total * rescale + tl.sum(weights, 1)
         values = load_tokens(v, keys, d, in_strides, HEAD)
         sums = tl.dot(gated.to(values.dtype), values, sums * rescale[:, None], input_precision=HEAD.precision)
-    out = sums / tl.where(total > 0, total, 1.0)[:, None]
+    out = sums / _divisor(total, HEAD)[:, None]
     _store_output(y, residual, out, queries, d, out_strides, HEAD)
     _store_stats(stats, queries, highest, total, peak, HEAD)
 
@@ -143,7 +149,7 @@ def _stream_features(
     total = tl.sum(weights, 1)
     if block % SPLITS == 0:
         _store_stats(stats, queries, highest, total, _highest_open(scores, g), HEAD)
-    inverse = 1.0 / tl.where(total > 0, total, 1.0)[:, None]
+    inverse = 1.0 / _divisor(total, HEAD)[:, None]
     gated = gated.to(v.dtype.element_ty)
     start, end = part(block, N, SPLITS, HEAD)
     for first in range(start, end, N):
@@ -263,7 +269,7 @@ def _launch(
 
 
 def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[Config]:
-    """The candidates; the first one fits into the shared memory of every device."""
+    """The candidates, the smallest first: in float16 it fits every device at the sizes of the model."""
     d = features_at_once(heads, dtype)
     if dtype == torch.float32:
         return [config_of(8, 1, (32, 32), (16, 16), (16, d), 1)]
@@ -272,7 +278,7 @@ def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[
         found.append(config_of(8, 2, (64, 64), (32, 32), (16, d), 4))  # more programs, for a small batch
         found.append(config_of(8, 2, (128, 64), (64, 32), (32, d), 2))
     if capability in (80, 90):
-        found.append(config_of(8, 3, (128, 32), (64, 16), (64, d // 2), 1))
+        found.append(config_of(8, 3, (128, 32), (64, 16), (64, max(16, d // 2)), 1))
     return found
 
 

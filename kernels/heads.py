@@ -105,7 +105,7 @@ def heads_of(q: Tensor, patch_sizes: Sequence[int], mode: str) -> list[Head]:
 
 
 def _tf32(q: Tensor) -> bool:
-    return q.dtype == torch.float32 and bool(torch.backends.cuda.matmul.allow_tf32)
+    return q.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def in_twos(heads: Sequence[Head]) -> Iterator[tuple[Head, Head | None]]:

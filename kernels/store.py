@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[tuple[str, Key], Choice]:
         return {(entry["op"], tuple(entry["key"])): _choice(entry) for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         _warn_once(f"{path} cannot be read, its kernels are measured again: {type(error).__name__}: {error}")
         return {}
 
@@ -131,7 +131,13 @@ def _choice(entry: dict[str, Any]) -> Choice:
     config = entry["config"]
     if config is not None:
         config = Config(config["warps"], config["stages"], tuple((name, value) for name, value in config["blocks"]))
-    return Choice(config, entry["ms"], entry["reference_ms"], dict(entry["dropped"]))
+    choice = Choice(config, entry["ms"], entry["reference_ms"], dict(entry["dropped"]))
+    times = [t for t in (choice.ms, choice.reference_ms) if t is not None]
+    if not all(isinstance(t, float) for t in times) or not all(isinstance(t, str) for t in choice.dropped.values()):
+        raise ValueError(f"times must be numbers and reasons text, got {entry}")
+    if config is None and len(times) == 1 and choice.ms is not None:
+        raise ValueError(f"the reference must have a time where a kernel lost to it, got {entry}")
+    return choice
 
 
 def _write(path: Path, choices: dict[tuple[str, Key], Choice]) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 logger = logging.getLogger(__name__)
 
@@ -37,25 +38,31 @@ class BackendUnavailable(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A compiled body of one op: ``supports`` returns None, or the reason why these tensors cannot be taken."""
+    """A compiled body of one op.
+
+    ``supports`` returns None, or why these tensors cannot be taken; ``advice``, asked in ``auto`` only, why they should
+    not be.
+    """
 
     supports: Callable[..., str | None]
+    advice: Callable[..., str | None] = lambda *_, **__: None
 
 
 _bodies: dict[tuple[str, str], Body] = {}  # (op, backend) -> body, filled by the modules that own compiled code
 _absent: dict[str, str] = {}  # backend -> why none of its bodies could be registered
 _forced = os.environ.get("MMIF_BACKEND", "auto")
-_interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton kernels run on the CPU, slowly: for tests
+# As Triton reads it. Its kernels then run on the CPU, slowly: for tests.
+_interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 _told: set[tuple[str, str]] = set()
 
 
-def register_body(op: str, backend: str, supports: Callable[..., str | None]) -> None:
+def register_body(op: str, backend: str, *answers: Callable[..., str | None]) -> None:
     """Announce that ``backend`` has a compiled body for ``op``.
 
-    ``supports`` gets the tensors and facts of :func:`choose` and returns None, or why it cannot take them.
+    ``answers``, the fields of :class:`Body`, get the tensors and facts of :func:`choose`.
     """
     _check_name(backend)
-    _bodies[op, backend] = Body(supports)
+    _bodies[op, backend] = Body(*answers)
 
 
 def register_absence(backend: str, reason: str) -> None:
@@ -117,6 +124,10 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
     if torch.compiler.is_exporting():
         return "reference"
     wanted = _forced if backend is None else backend
+    if _in_forward_mode(tensors):
+        if wanted in ("auto", "reference"):
+            return "reference"
+        raise BackendUnavailable(f"{op}: backend {wanted!r} has no forward-mode gradients; use backend='reference'")
     if wanted == "auto":
         return _auto(op, tensors, facts)
     _check_name(wanted)
@@ -130,12 +141,20 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
     return wanted
 
 
+def _in_forward_mode(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether a tangent of forward-mode differentiation comes along: a registered op would drop it without a word."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
 def _auto(op: str, tensors: tuple[Tensor | None, ...], facts: dict[str, Any]) -> str:
     for name in OP_BACKENDS[:-1]:
         if (op, name) not in _bodies:
             continue
+        body = _bodies[op, name]
         # The tensors first: they tell without asking the machine, which torch.compile could not trace.
-        reason = _bodies[op, name].supports(*tensors, **facts) or _why_not_in_auto(name)
+        reason = body.supports(*tensors, **facts) or _why_not_in_auto(name) or body.advice(*tensors, **facts)
         if reason is None:
             return name
         _tell_once(op, f"{op}: {name} passed over: {reason}")

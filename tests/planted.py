@@ -84,7 +84,7 @@ PLANTED = [
     Error(
         "acb_paths_bwd.py",
         "(u > 0) & (place >= 0)",
-        "place >= 0",
+        "(place >= 0)",
         "test_acb_fusion.py::test_equals_reference[fp32-2x2-acb_paths]",
     ),
     Error(

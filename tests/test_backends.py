@@ -264,3 +264,19 @@ def test_describe(bodies):
 def test_installed():
     assert backends.installed("torch")
     assert not backends.installed("a_module_that_nobody_has")
+
+
+def test_forward_mode_takes_the_reference(bodies):
+    """A registered op has no forward-mode derivative: without this its tangent would be dropped without a word."""
+    bodies("cuda")
+
+    def op(x):
+        assert choose(OP, x) == choose(OP, x, backend="reference") == "reference"
+        with pytest.raises(BackendUnavailable, match=f"^{OP}: backend 'cuda' has no forward-mode gradients; use"):
+            choose(OP, x, backend="cuda")
+        return 3 * x
+
+    assert torch.func.jvp(op, (X,), (torch.ones(1),))[1] == 3
+    with torch.autograd.forward_ad.dual_level():
+        op(torch.autograd.forward_ad.make_dual(X, torch.ones(1)))
+    assert choose(OP, X) == "cuda"

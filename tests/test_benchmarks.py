@@ -100,12 +100,12 @@ def quick_setup():
     return sys.modules["contest"].Setup(device="cpu", compile=False, samples=3, seconds=0.1, warmup_s=0.0)
 
 
-@pytest.mark.parametrize("goal", ["K1", "K2", "K3", "K4", "K5"])
+@pytest.mark.parametrize("goal", ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "encoder"])
 def test_contenders_of_the_kernel_benchmark_agree(kernels_cuda, goal, tmp_path):
     """The references stand in for the kernels: the tables, the comparators and the checks of parity are the same."""
     rows = kernels_cuda.run_goal(goal, quick_setup(), 60.0, quick=True)
     for row in rows:
-        if row["contender"].startswith(("mmif graph", "NVlabs plugin", "torch.compile")):
+        if row["contender"].startswith(("mmif graph", "NVlabs plugin")) or "compile" in row["contender"]:
             assert row["status"].startswith("not measured: ")
         else:
             assert row["status"] == "ok"
@@ -215,5 +215,5 @@ def test_the_script_runs(kernels_cuda):
     command = [sys.executable, kernels_cuda.__file__, "--device", "cpu", "--quick", "--no-compile", "--only", "K1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"^\| mmif \| ok \| [\d.]+ \|", done.stdout, re.MULTILINE)
-    with pytest.raises(argparse.ArgumentTypeError, match="goals must be among K1, K2, K3, K4, K5, got K1,K9"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"goals must be among K1, .*, encoder, got K1,K9"):
         kernels_cuda._goals("K1,K9")

@@ -30,12 +30,15 @@ class _Post(nn.Module):
 
     def affine(self) -> dict[str, Any]:
         """The same as arguments of :func:`acb_fusion`, where it is a fixed map and no gradient is wanted, else none."""
-        if self.norm is None or self.norm.training or torch.is_grad_enabled():
+        norm = self.norm
+        if norm is None or norm.training or torch.is_grad_enabled():
             return {}
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
-        return {"scale": scale, "shift": self.norm.bias - self.norm.running_mean * scale, "slope": SLOPE}
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        wide = torch.promote_types(norm.running_var.dtype, torch.float32)  # the shift is a difference
+        mean, var, weight, bias = (t.to(wide) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
+        scale = weight * torch.rsqrt(var + norm.eps)
+        return {"scale": scale, "shift": bias - mean * scale, "slope": SLOPE}
 
 
 class AdaptiveContextualBottleneck(nn.Module):

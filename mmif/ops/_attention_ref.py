@@ -136,7 +136,8 @@ def _weights(scores: Tensor, gate: Tensor | None, mode: str) -> tuple[Tensor, Te
     top = scores.masked_fill(gate == 0, -math.inf).amax(-1, keepdim=True).detach()
     e = torch.exp((scores - top.masked_fill(top == -math.inf, 0.0)).clamp(max=0.0))
     total = (gate * e).sum(-1, keepdim=True)
-    ungated = torch.where(total > 0, e / torch.where(total > 0, total, 1.0), 0.0)
+    empty = total == 0  # not <= 0: what is not a number stays so
+    ungated = torch.where(empty, 0.0, e / torch.where(empty, 1.0, total))
     return ungated * gate, ungated
 
 

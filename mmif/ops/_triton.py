@@ -35,7 +35,7 @@ def announce(
     if not backends.installed("triton"):
         backends.register_absence("triton", "triton is not installed (pip install triton)")
         return
-    backends.register_body(op, "triton", functools.partial(_supports, op, limits, key))
+    backends.register_body(op, "triton", functools.partial(_supports, limits), functools.partial(_advice, op, key))
 
 
 def kernels(module: str) -> Any:
@@ -43,13 +43,7 @@ def kernels(module: str) -> Any:
     return importlib.import_module(f"mmif.kernels.{module}")
 
 
-def _supports(
-    op: str,
-    limits: Callable[..., str | None] | None,
-    key: Callable[..., tuple[str | int, ...] | None] | None,
-    *tensors: Tensor | None,
-    **facts: Any,
-) -> str | None:
+def _supports(limits: Callable[..., str | None] | None, *tensors: Tensor | None, **facts: Any) -> str | None:
     given = [t for t in tensors if t is not None]
     device = given[0].device
     if any(t.device != device for t in given):
@@ -61,11 +55,11 @@ def _supports(
         return f"tensors must be float16, bfloat16 or float32, got {other[0]}"
     if any(t.numel() == 0 for t in given):
         return "a tensor is empty"
-    if any(t[:1].numel() >= 2**31 for t in given):
+    if any((t[:1] if t.ndim else t).numel() >= 2**31 for t in given):
         return "a sample has 2^31 elements or more"
     reason = limits(*tensors, **facts) if limits else None
     if reason is None and device.type == "cuda" and not torch.compiler.is_compiling():
-        reason = _device(device) or _verdict(op, key(*tensors, **facts) if key else None, device)
+        reason = _device(device)
     return reason
 
 
@@ -75,5 +69,12 @@ def _device(device: torch.device) -> str | None:
     return None if capability >= (8, 0) else f"compute capability must be 8.0 or higher, got {capability}"
 
 
-def _verdict(op: str, key: tuple[str | int, ...] | None, device: torch.device) -> str | None:
-    return None if key is None else kernels("tuning").verdict(op, key, device)
+def _advice(
+    op: str, key: Callable[..., tuple[str | int, ...] | None] | None, *tensors: Tensor | None, **facts: Any
+) -> str | None:
+    """What was measured here: whether the reference is faster."""
+    device = next(t.device for t in tensors if t is not None)
+    if key is None or device.type != "cuda" or torch.compiler.is_compiling():
+        return None
+    found = key(*tensors, **facts)
+    return None if found is None else kernels("tuning").verdict(op, found, device)

@@ -33,6 +33,8 @@ from mmif.ops.acb_paths import acb_blend_ref, acb_paths_ref
 from mmif.ops.acb_pool import acb_pool_ref, mean_of_conv3x3
 
 MAX_PATHS = 8  # the Triton kernels hold a number per path in every thread
+MAX_PIXELS = 128 * 128  # one program reduces what all tiles of an image found
+MAX_IMAGES = 65535  # programs along the second axis of a grid
 
 
 def acb_fusion(
@@ -94,7 +96,7 @@ def acb_fusion(
     if (scale is None) != (shift is None):
         raise ValueError("acb_fusion: scale and shift must be given together, got one of them")
     _check_shapes(scale=(scale, (c,)), shift=(shift, (c,)))
-    native = backends.choose("acb_fusion", x, gates, *parameters, backend=backend, paths=r)
+    native = backends.choose("acb_fusion", x, gates, *parameters, scale, shift, backend=backend, paths=r)
     ops, reference = torch.ops.mmif, native == "reference"
     if reference:
         paths = acb_paths_ref(x, path_weight, path_bias, dilations)
@@ -161,7 +163,7 @@ def acb_fusion_code(
     )
     native = backends.choose("acb_fusion_code", x, raw_gate, gate_prev, *parameters, backend=backend, paths=r)
     pooled = mean_of_conv3x3(torch.cat([x, raw_gate, gate_prev], dim=1), fuse_weight, fuse_bias)
-    mix = torch.tanh(F.linear(pooled, fc_weight)).softmax(1)
+    mix = torch.tanh(F.linear(pooled, fc_weight)).softmax(1).to(x.dtype)  # autocast makes it float32
     gate = torch.sigmoid(raw_gate)
     if native == "reference":
         return acb_blend_ref(x, path_weight, path_bias, mix, gate, dilations)
@@ -177,6 +179,8 @@ def _check(x: Tensor, others: Sequence[Tensor], dilations: Sequence[int]) -> Non
     if not x.is_floating_point() or any(t.dtype != x.dtype for t in others):
         dtypes = ", ".join(str(t.dtype) for t in (x, *others))
         raise ValueError(f"acb_fusion: all tensors must share a floating dtype, got {dtypes}")
+    if not all(isinstance(d, int) for d in dilations):
+        raise ValueError(f"acb_fusion: dilations must be integers, got {tuple(dilations)}")
     if not dilations or min(dilations) < 1 or min(x.shape[2:]) <= max(dilations):
         raise ValueError(
             f"acb_fusion: dilations must be >= 1 and smaller than the image {tuple(x.shape[2:])}, "
@@ -190,8 +194,15 @@ def _check_shapes(**expected: tuple[Tensor | None, tuple[int, ...]]) -> None:
             raise ValueError(f"acb_fusion: {name} must have the shape {shape}, got {tuple(tensor.shape)}")
 
 
-def _limits(*_: Tensor | None, paths: int = 1) -> str | None:
-    return None if paths <= MAX_PATHS else f"at most {MAX_PATHS} paths are possible, got {paths}"
+def _limits(*tensors: Tensor | None, paths: int = 1) -> str | None:
+    x = tensors[0]
+    assert x is not None
+    batch, pixels = x.shape[0], x.shape[2] * x.shape[3]
+    if pixels > MAX_PIXELS:
+        return f"H W must be <= {MAX_PIXELS}, got {pixels}"
+    if paths > MAX_PATHS or paths * batch > MAX_IMAGES:
+        return f"paths must be <= {MAX_PATHS}, and times the batch <= {MAX_IMAGES}, got {paths} and {paths * batch}"
+    return None
 
 
 _triton.announce("acb_fusion", _limits)

@@ -21,6 +21,7 @@ from mmif.ops._common import in_own_dtype
 from mmif.ops.acb_paths import channels_last, empty_channels_last
 
 
+@in_own_dtype
 def mean_of_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``conv2d(x, weight, bias, padding=1).mean((2, 3))`` without the convolution.
 

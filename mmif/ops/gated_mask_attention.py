@@ -107,6 +107,10 @@ def _check(
         raise ValueError(
             f"{name}: residual must be floating of shape {tuple(q.shape)}, got {residual.dtype} {tuple(residual.shape)}"
         )
+    if 0 in q.shape[1:]:
+        raise ValueError(f"{name}: q must have a channel and a pixel or more, got {tuple(q.shape)}")
+    if not all(isinstance(p, int) for p in sizes):
+        raise ValueError(f"{name}: patch_sizes must be integers, got {sizes}")
     if not sizes or q.shape[1] % len(sizes) or any(p < 1 or q.shape[2] % p or q.shape[3] % p for p in sizes):
         raise ValueError(
             f"{name}: patch_sizes must divide H and W and their number must divide C, got {sizes} for {tuple(q.shape)}"

@@ -24,6 +24,7 @@ A, B, C = (Config(warps, 2, (("BLOCK", 16 * warps),)) for warps in (1, 2, 4))
 KEY = ("forward", 2, 64, "float16")
 CPU = torch.device("cpu")
 X = torch.linspace(-1.0, 1.0, 100)
+BORDER = torch.where(X.argsort() < len(X) // 10, 1.05 * X, X)  # a tenth of it is wrong
 
 
 class Op:
@@ -121,8 +122,16 @@ def test_a_kernel_may_be_three_percent_slower(op):
 
 @pytest.mark.parametrize(
     "wrong",
-    [X + 0.1, X * torch.nan, X.where(X != X[50], torch.inf), X[:50], X.half(), (X, X)],
-    ids=["off", "nan", "one_inf", "shape", "dtype", "number"],
+    [
+        X + 0.1,
+        BORDER,
+        X * torch.nan,
+        X.where(X != X[50], torch.inf),
+        X[:50],
+        X.half(),
+        (X, X),
+    ],
+    ids=["off", "border", "nan", "one_inf", "shape", "dtype", "number"],
 )
 def test_a_configuration_with_wrong_results_is_dropped(op, caplog, wrong):
     run = op({None: 0.31, A: 0.5, C: 0.4}, {B: wrong})  # no time of B: it is never measured
@@ -156,11 +165,27 @@ def test_infinities_hide_no_error(op):
 @pytest.mark.parametrize("broken", [X * torch.nan, (X * 1e9).half()], ids=["nan", "overflow"])
 def test_results_that_are_no_numbers_decide_nothing(op, broken):
     run = op({}, {None: broken})
-    assert run() == A
+    assert run() is None
     assert not Path("device.json").exists()
     run.results.clear()
     run.ms = {None: 2.0, A: 1.5, B: 1.0, C: 3.0}
     assert run() == B
+
+
+@pytest.mark.parametrize("broken", [(X * 1e9).half(), torch.OutOfMemoryError("no memory")], ids=["overflow", "memory"])
+def test_what_may_pass_is_held_against_no_configuration(op, broken):
+    run = op({}, {None: X.half(), A: broken})
+    assert run() is None
+    assert not Path("device.json").exists()
+
+
+@pytest.mark.triton
+def test_a_first_configuration_that_does_not_fit_is_done_without(op, monkeypatch, caplog):
+    from triton.runtime.errors import OutOfResources
+
+    monkeypatch.setenv("MMIF_TUNE", "0")
+    assert op({}, {A: OutOfResources(131072, 101376, "shared memory")})() is None
+    assert "op: the reference serves, since " in caplog.text
 
 
 def test_a_configuration_that_fails_is_dropped(op, caplog):
@@ -299,7 +324,33 @@ def test_the_store_survives_its_process(tmp_path):
     assert [p.name for p in path.parent.glob("*.tmp")] == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"entries": [{"op": "op"}]}', '{"entries": 3}', "\x00"])
+def entry(**changes):
+    """A file with one entry, right but for the changes."""
+    right = {"op": "op", "key": list(KEY), "config": None, "ms": 2.0, "reference_ms": 1.0, "dropped": {}}
+    return json.dumps({"entries": [right | changes]})
+
+
+NOT_A_STORE = {
+    "empty": "",
+    "cut": "{",
+    "list": "[]",
+    "no_key": '{"entries": [{"op": "op"}]}',
+    "no_list": '{"entries": 3}',
+    "binary": "\x00",
+    "deep": "[" * 200_000,
+    "text_for_a_time": entry(ms="fast"),
+    "no_reference": entry(reference_ms=None),
+    "number_for_a_reason": entry(ms=None, dropped={"a": 1}),
+    "list_for_a_config": entry(config=[1]),
+}
+
+
+def test_the_entry_that_is_spoilt_is_right(op):
+    Path("device.json").write_text(entry())
+    assert op({})() is None
+
+
+@pytest.mark.parametrize("content", NOT_A_STORE.values(), ids=NOT_A_STORE)
 def test_a_store_that_cannot_be_read_counts_as_empty(op, caplog, content):
     Path("device.json").write_text(content)
     run = op({None: 0.31, A: 0.5, B: 0.25, C: 0.4})
@@ -386,12 +437,12 @@ def test_an_op_is_passed_over_where_its_reference_was_faster(op, monkeypatch):
     op({None: 0.25, A: 0.31}, configs=(A,))()
     keys = {4: KEY, 5: None}
 
-    def supports(x):
-        return _triton._supports("op", None, lambda x: keys.get(x.shape[0], ("other",)), x)
+    def advice(x):
+        return _triton._advice("op", lambda x: keys.get(x.shape[0], ("other",)), x)
 
     four, five, six = (torch.empty(n).as_subclass(OnGpu) for n in (4, 5, 6))
-    assert supports(four) == "measured slower than the reference here (0.31 ms against 0.25 ms)"
-    assert supports(five) is supports(six) is None
-    assert _triton._supports("op", None, None, four) is None
+    assert advice(four) == "measured slower than the reference here (0.31 ms against 0.25 ms)"
+    assert advice(five) is advice(six) is _triton._advice("op", None, four) is None
+    assert _triton._supports(None, four) is None  # asked for by name it runs all the same
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert supports(four) is None
+    assert advice(four) is None

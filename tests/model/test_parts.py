@@ -1,5 +1,6 @@
 """The parts of the model against what the paper says of them (checks of its specification, one test each)."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -202,3 +203,18 @@ def test_resample_filter_adds_up_to_one():
 def test_default_encoder_is_the_papers():
     config = EncoderConfig()
     assert (config.levels, config.dilations, config.patch_sizes, config.width) == (8, (1, 2, 3, 4), (2, 4), 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_folded_norm_is_as_exact_as_the_norm(dtype):
+    """The shift is a difference of large numbers where a channel's mean is far from zero."""
+    block = AdaptiveContextualBottleneck(4, encoder_config(dilations=(1,))).to(dtype).eval()
+    norm = block.post.norm
+    norm.running_mean.fill_(8.0)
+    norm.running_var.copy_(torch.tensor([0.01, 0.02, 0.05, 0.1]))
+    x, gate = torch.randn(1, 4, 6, 6).to(dtype) + 8, torch.rand(1, 4, 6, 6).to(dtype)
+    expected = block(x, gate)[0].float()
+    with torch.no_grad():
+        folded = block(x, gate)[0].float()
+    exact = copy.deepcopy(block).double()(x.double(), gate.double())[0].float()
+    assert (folded - exact).abs().max() <= 2 * (expected - exact).abs().max()

@@ -266,3 +266,25 @@ def test_integer_tensors():
     args = {name: t.int() for name, t in arguments().items()}
     with pytest.raises(ValueError, match=r"acb_fusion: all tensors must share a floating dtype, got torch.int32"):
         acb_fusion(**args, dilations=(1, 2, 3, 4))
+
+
+def test_autocast_leaves_the_window_sums_in_float32():
+    x, weight = 8 * torch.rand(1, 6, 128, 128), 0.1 * torch.randn(4, 6, 3, 3)
+    with torch.autocast("cpu", torch.float16):
+        got = mean_of_conv3x3(x.half(), weight.half())
+    torch.testing.assert_close(got.float(), mean_of_conv3x3(x, weight), rtol=1e-2, atol=1e-2)
+
+
+def test_the_released_variant_is_in_one_dtype_also_where_autocast_widens_the_softmax(monkeypatch):
+    """As it does on CUDA devices."""
+    softmax = torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda t, *args: softmax(t.float(), *args))
+    x, r = torch.rand(1, 4, 6, 6).half(), 2
+    weights = [torch.rand(shape).half() for shape in ((r, 4, 4, 3, 3), (r, 4), (4, 12, 3, 3), (4,), (r, 4))]
+    assert acb_fusion_code(x, x, x, *weights, dilations=(1, 2)).dtype == torch.float16
+
+
+@pytest.mark.parametrize("dilations", [(1.0, 2, 3, 4), ("1", 2, 3, 4)], ids=["float", "text"])
+def test_dilations_are_integers(dilations):
+    with pytest.raises(ValueError, match="acb_fusion: dilations must be integers, got"):
+        acb_fusion(**arguments(), dilations=dilations)

@@ -306,3 +306,13 @@ def test_bad_input(kwargs, message):
     good = dict.fromkeys("qkv", torch.zeros(1, 4, 4, 4)) | {"gate": torch.zeros(1, 2, 4, 4)}
     with pytest.raises(ValueError, match=f"gated_mask_attention: .*{message}"):
         gated_mask_attention(**{**good, **kwargs})
+
+
+@both
+def test_mode_log_hides_no_nan(attention):
+    q, k, v, gate = arguments((1, 2, 4, 4), 1)
+    q[0, 0, 0, 0] = math.nan
+    out = attention(q, k, v, gate, "log", (2,))
+    out = out if isinstance(out, torch.Tensor) else out[0]
+    assert out[:, :, :2, :2].isnan().all()
+    assert out[:, :, 2:].isfinite().all()
