@@ -24,7 +24,7 @@ Row = dict[str, Any]
 # Largest relative error ||out - truth|| / ||truth||: far above rounding, far below what a wrong border or tap makes.
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 FLUSH_BYTES = 2**28  # several times the L2 cache of any GPU
-HOLD_CYCLES = 1_000_000  # of a sleeping kernel: about half a millisecond, in which the kernels of a sample are queued
+HOLD_CYCLES = 4_000_000  # of a sleeping kernel: about two milliseconds, in which the kernels of a sample are queued
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "first_ms", "samples"),
     *("least_mb", "gb_s", "copy_percent", "tflop_s", "images_s", "error", "peak_mb", "times_ours"),

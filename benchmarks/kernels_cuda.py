@@ -9,6 +9,7 @@ Usage: python benchmarks/kernels_cuda.py [--only K1,K2] [--budget 480] [--nvlabs
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -118,7 +119,15 @@ def _config(setup: Setup, copy_gb_s: float, rows: list[Row]) -> dict[str, Any]:
         "copy_gb_s": round(copy_gb_s, 1),
         "clocks": _clocks(),
         "times_ours": summary(rows),
+        "tuned": _tuned(setup),
     }
+
+
+def _tuned(setup: Setup) -> dict[str, str]:
+    """What was chosen for the Triton kernels; nothing is tuned on a CPU."""
+    if setup.device == "cpu":
+        return {}
+    return importlib.import_module("mmif.kernels.tuning").chosen(torch.device(setup.device, 0))
 
 
 def _clocks() -> str | None:

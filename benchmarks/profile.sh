@@ -1,5 +1,6 @@
 #!/bin/sh
-# What Nsight Compute says of the two hottest kernels of the generator: the epilogue, and the up-layer's filter with it.
+# What Nsight Compute says of the hottest kernels: the generator's epilogue and up-layer filter, the encoder's attention and
+# dilated paths.
 #
 # Usage: benchmarks/profile.sh [python]     writes runs/profile/<kernel>.ncu-rep and .txt
 #
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 python=${1:-python3}
 mkdir -p runs/profile
 status=0
-for kernel in epilogue_kernel fir_nhwc_kernel; do
+for kernel in epilogue_kernel fir_nhwc_kernel attention_forward paths_kernel; do
   report=runs/profile/$kernel
   ncu --profile-from-start off --clock-control none --set full --import-source on \
     --kernel-name "regex:$kernel" --launch-count 2 --force-overwrite --export "$report" \

@@ -65,6 +65,9 @@ class Store:
     def get(self, op: str, key: Key) -> Choice | None:
         return self._choices.get((op, key))
 
+    def items(self) -> list[tuple[tuple[str, Key], Choice]]:
+        return list(self._choices.items())
+
     def put(self, op: str, key: Key, choice: Choice) -> None:
         with self._lock:
             self._choices[op, key] = choice

@@ -121,6 +121,11 @@ def verdict(op: str, key: Key, device: torch.device) -> str | None:
     return f"measured slower than the reference here ({choice.ms:.3g} ms against {choice.reference_ms:.3g} ms)"
 
 
+def chosen(device: torch.device) -> dict[str, str]:
+    """All that is stored for a device, for a record: op and key -> the choice in words."""
+    return {" ".join(map(str, (op, *key))): _describe(choice) for (op, key), choice in _store(device).items()}
+
+
 @contextmanager
 def forced(index: int) -> Iterator[None]:
     """Run configuration ``index`` modulo their number, whatever was measured: for tests.

@@ -100,6 +100,12 @@ def test_the_fastest_wins_and_is_remembered(op, caplog):
     assert run.ran == [B, B]
 
 
+def test_what_was_chosen_can_be_told(op):
+    op({None: 0.31, A: 0.5, B: 0.25, C: 0.4})()
+    name = " ".join(map(str, ("op", *KEY)))
+    assert tuning.chosen(CPU) == {name: f"{B} (kernel 0.25 ms, reference 0.31 ms)"}
+
+
 def test_a_kernel_slower_than_its_reference_is_not_used(op):
     run = op({None: 0.25, A: 0.5, B: 0.31, C: 0.4})
     assert run() is None
