@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timing import Timing, compare, measure
@@ -27,7 +27,7 @@ FLUSH_BYTES = 2**28  # several times the L2 cache of any GPU
 HOLD_CYCLES = 4_000_000  # of a sleeping kernel: about two milliseconds, in which the kernels of a sample are queued
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "first_ms", "samples"),
-    *("least_mb", "gb_s", "copy_percent", "tflop_s", "images_s", "error", "peak_mb", "times_ours"),
+    *("least_mb", "gb_s", "copy_percent", "tflop_s", "matrix_percent", "images_s", "error", "peak_mb", "times_ours"),
 )
 
 
@@ -42,6 +42,13 @@ class Setup:
     samples: int = 50
     seconds: float = 3.0  # per contender and case
     warmup_s: float = 0.02
+
+
+class Rates(NamedTuple):
+    """What the device does at its best, measured in the same run."""
+
+    copy_gb_s: float  # bytes read and bytes written
+    matrix_tflop_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Case:
 
 
 @torch.no_grad()
-def run_case(case: Case, setup: Setup, copy_gb_s: float) -> list[Row]:
+def run_case(case: Case, setup: Setup, rates: Rates) -> list[Row]:
     """Judge and time the contenders of a case: one row each, whatever happens."""
     torch.compiler.reset()
     try:
@@ -95,18 +102,21 @@ def run_case(case: Case, setup: Setup, copy_gb_s: float) -> list[Row]:
     ours = next((times[name] for name in case.contenders if name in times and name.startswith("mmif")), None)
     for row in rows:
         if row["contender"] in times:
-            row |= _measured(times[row["contender"]], contest, row["least_mb"], copy_gb_s, ours)
+            row |= _measured(times[row["contender"]], contest, row["least_mb"], rates, ours)
     if setup.device == "cuda":
         torch.cuda.empty_cache()
     return rows
 
 
-def copy_bandwidth(setup: Setup, count: int) -> float:
-    """Gigabytes per second of a copy of ``count`` bytes on the device, those read and those written."""
+def measure_rates(setup: Setup, count: int, side: int) -> Rates:
+    """A copy of ``count`` bytes, and a product of two square matrices in float16 (on a CPU float32)."""
     source = torch.empty(count, dtype=torch.uint8, device=setup.device).random_()
     target = torch.empty_like(source)
-    timing = measure(lambda: target.copy_(source), device=setup.device, warmup_s=setup.warmup_s, samples=setup.samples)
-    return 2 * count / timing.median_ms / 1e6
+    dtype = torch.float32 if setup.device == "cpu" else torch.float16
+    a, b = torch.randn(2, side, side, device=setup.device).to(dtype)
+    options: dict[str, Any] = {"device": setup.device, "warmup_s": setup.warmup_s, "samples": setup.samples}
+    copy, product = measure(lambda: target.copy_(source), **options), measure(lambda: a @ b, **options)
+    return Rates(2 * count / copy.median_ms / 1e6, 2 * side**3 / product.median_ms / 1e9)
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -181,7 +191,7 @@ def _time(calls: Mapping[str, Callable[[], Outputs]], contest: Contest, setup: S
 
 
 def _measured(
-    timing: Timing, contest: Contest, least_mb: float | None, copy_gb_s: float, ours: Timing | None
+    timing: Timing, contest: Contest, least_mb: float | None, rates: Rates, ours: Timing | None
 ) -> dict[str, Any]:
     ms = timing.median_ms
     gb_s = least_mb / ms if least_mb else None
@@ -189,8 +199,9 @@ def _measured(
         **{key: round(getattr(timing, key), 5) for key in ("median_ms", "p20_ms", "p80_ms")},
         "samples": timing.samples,
         "gb_s": round(gb_s, 1) if gb_s else None,
-        "copy_percent": round(100 * gb_s / copy_gb_s, 1) if gb_s else None,
+        "copy_percent": round(100 * gb_s / rates.copy_gb_s, 1) if gb_s else None,
         "tflop_s": round(2 * contest.macs / ms / 1e9, 2) if contest.macs else None,
+        "matrix_percent": round(200 * contest.macs / ms / 1e9 / rates.matrix_tflop_s, 1) if contest.macs else None,
         "images_s": round(contest.images / ms * 1e3, 1) if contest.images else None,
         "times_ours": round(ms / ours.median_ms, 3) if ours else None,
     }

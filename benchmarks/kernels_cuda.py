@@ -23,7 +23,7 @@ import timing
 import torch
 from attention_cases import attention_cases
 from bottleneck_cases import bottleneck_cases
-from contest import Case, Row, Setup, copy_bandwidth, run_case, summary
+from contest import Case, Rates, Row, Setup, measure_rates, run_case, summary
 from encoder_cases import encoder_cases
 from generator_cases import latency_cases, throughput_cases
 from kernel_cases import epilogue_cases, filter_cases
@@ -45,7 +45,7 @@ NOT_MEASURED = "kernels-cuda_not-measured.json"
 GRACE_S = 60.0  # past its budget a goal may finish the case that it is at
 SHOWN = (
     *("contender", "status", "median_ms", "p20_ms", "p80_ms"),
-    *("gb_s", "copy_percent", "tflop_s", "images_s", "times_ours", "error"),
+    *("gb_s", "copy_percent", "tflop_s", "matrix_percent", "images_s", "times_ours", "error"),
 )
 
 
@@ -53,17 +53,17 @@ def run_goal(goal: str, setup: Setup, budget_s: float, quick: bool = False) -> l
     """Run the cases of a goal, print them, and unless ``quick`` save after each."""
     end = time.monotonic() + budget_s
     torch.manual_seed(0)
-    copy_gb_s = copy_bandwidth(setup, 2**30 if setup.device == "cuda" else 2**20)
+    rates = measure_rates(setup, *((2**30, 8192) if setup.device == "cuda" else (2**20, 64)))
     rows: list[Row] = []
     for case in GOALS[goal](quick):
         if time.monotonic() > end:
             found = case.unmeasured(f"the {budget_s:.0f} s of the budget were spent")
         else:
-            found = run_case(case, setup, copy_gb_s)
+            found = run_case(case, setup, rates)
         rows += found
         print(f"\n{goal} {case.name}\n{timing.table([{key: row[key] for key in SHOWN} for row in found])}", flush=True)
         if not quick:
-            config = _config(setup, copy_gb_s, rows)
+            config = _config(setup, rates, rows)
             print(timing.save(f"kernels-{goal.lower()}{'' if setup.cold else '-warm'}", config, rows, setup.device))
     print(f"\n{goal}, times our time: {json.dumps(summary(rows))}", flush=True)
     return rows
@@ -113,10 +113,10 @@ def _run_apart(goals: list[str], budget_s: float) -> None:
             print(f"{goal} ended early (exit code {code}): its file holds the cases before that", flush=True)
 
 
-def _config(setup: Setup, copy_gb_s: float, rows: list[Row]) -> dict[str, Any]:
+def _config(setup: Setup, rates: Rates, rows: list[Row]) -> dict[str, Any]:
     return {
         "l2": "cold" if setup.cold else "warm",
-        "copy_gb_s": round(copy_gb_s, 1),
+        **{name: round(rate, 1) for name, rate in rates._asdict().items()},
         "clocks": _clocks(),
         "times_ours": summary(rows),
         "tuned": _tuned(setup),

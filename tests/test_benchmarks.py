@@ -128,7 +128,8 @@ def test_a_contender_that_is_wrong_or_fails_is_not_timed(kernels_cuda):
     outputs = {"right": 1.0, "wrong": 1.01, "nan": float("nan")}
     calls = {f"mmif {name}": lambda value=value: torch.full((3,), value) for name, value in outputs.items()}
     calls |= {"mmif short": lambda: torch.ones(2), "mmif failing": fail}
-    rows = sys.modules["contest"].run_case(contest_of(calls), quick_setup(), copy_gb_s=1.0)
+    contest = sys.modules["contest"]
+    rows = contest.run_case(contest_of(calls), quick_setup(), contest.Rates(copy_gb_s=1.0, matrix_tflop_s=1.0))
     assert [row["status"] for row in rows] == [
         "ok",
         "INVALID: error 1.0e-02 > 1e-04",
@@ -149,7 +150,7 @@ def test_a_case_that_cannot_be_made_fails_alone(kernels_cuda, monkeypatch):
     (path,) = kernels_cuda.timing.RESULTS.glob("kernels-k1_*.json")
     record = json.loads(path.read_text())
     assert record["rows"] == rows
-    assert {"l2", "copy_gb_s", "times_ours"} <= record["config"].keys()
+    assert {"l2", "copy_gb_s", "matrix_tflop_s", "times_ours"} <= record["config"].keys()
 
 
 def test_a_spent_budget_leaves_rows_that_say_so(kernels_cuda, monkeypatch):
