@@ -235,7 +235,7 @@ def test_the_module(variant, post, training, device):
     ("change", "reason"),
     [
         ({"dtype": torch.float64}, "tensors must be float16, bfloat16 or float32, got torch.float64"),
-        ({"dilations": (1,) * 9}, "at most 8 paths are possible, got 9"),
+        ({"dilations": (1,) * 9}, "paths must be <= 8, and times the batch <= 65535, got 9 and 18"),
     ],
     ids=["float64", "paths"],
 )
