@@ -175,7 +175,7 @@ def _strides(taps: Tensor) -> tuple[int, int, int]:
     return taps.stride(0), taps.stride(1), taps.stride(3)
 
 
-def specimens(capability: int, shapes: Sequence[tuple[int, int]] = ((256, 32), (64, 16))) -> Iterator[Specimen]:
+def specimens(capability: int, shapes: Sequence[tuple[int, int]] = ((256, 32),)) -> Iterator[Specimen]:
     """Both kernels for channels and side of the image."""
     for kernel in (paths_kernel, blend_kernel):
         for c, side in shapes:

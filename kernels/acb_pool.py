@@ -131,7 +131,7 @@ def pool(paths: Tensor, shared: Tensor, weight: Tensor, reference: Callable[...,
     return run("acb_pool", key, allowed, launch, lambda: reference(paths, shared, weight), paths.device)
 
 
-def specimens(capability: int, shapes: Sequence[tuple[int, int]] = ((256, 32), (64, 16))) -> Iterator[Specimen]:
+def specimens(capability: int, shapes: Sequence[tuple[int, int]] = ((256, 32),)) -> Iterator[Specimen]:
     """The convolution for channels and side of the image, and its reduction."""
     floats = dict.fromkeys(("sums", "peaks"), "*fp32") | {"places": "*i32"}
     for c, side in shapes:
