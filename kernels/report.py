@@ -167,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         archs = _architectures(args.arch)
+        if args.json and not args.json.parent.is_dir():
+            raise ValueError(f"--json must name a file in a folder that exists; got {str(args.json)!r}")
         found = show(rows((s, arch) for module in _chosen(args.op) for arch in archs for s in module.specimens(arch)))
         if args.json:
             facts = [asdict(row) | {"faults": row.faults()} for row in found]

@@ -29,7 +29,14 @@ class Allowance:
     device: str
 
 
-EXCEPTIONS: dict[tuple[str, torch.dtype], Allowance] = {}
+EXCEPTIONS: dict[tuple[str, torch.dtype], Allowance] = {
+    ("gated_mask_attention of equal channels", torch.float16): Allowance(
+        factor=6.0,
+        reason="the row sums of dS, from the rounded output, add the same rounding error once per channel",
+        worst=4.6,
+        device="Triton's interpreter",
+    ),
+}
 
 
 def assert_close_to_reference(

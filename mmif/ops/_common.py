@@ -24,6 +24,11 @@ def empty_like_format(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=format_of(x))
 
 
+def dense(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the memory format of ``like``, so that equal positions in memory are equal elements."""
+    return tuple(t.contiguous(memory_format=format_of(like)) for t in tensors)
+
+
 def _autocasts(device: str) -> bool:
     """True if autocast is on; devices such as ``meta`` do not know it."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmif import backends
 from mmif.ops import _triton
-from mmif.ops._common import autocast_dtype, empty_like_format, format_of, in_own_dtype
+from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
 
 MAX_SAMPLE = 2**24  # elements; a kernel keeps the statistics of all chunks of a sample in one block
 
@@ -106,11 +106,6 @@ def _check(x: Tensor, gamma: Tensor, beta: Tensor, shift: Tensor | None, eps: fl
         raise ValueError(f"adaptive_norm: eps must be > 0, got {eps}")
 
 
-def _dense(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in the memory format of ``like``, so that equal positions in memory are equal elements."""
-    return tuple(t.contiguous(memory_format=format_of(like)) for t in tensors)
-
-
 @torch.library.custom_op("mmif::adaptive_norm", mutates_args=())
 def _adaptive_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, shift: Tensor | None, eps: float, backend: str = "reference"
@@ -123,7 +118,7 @@ def _adaptive_norm(
         return reference()
     offsets = (beta,) if shift is None else (beta, shift)
     return _triton.kernels("adaptive_norm").forward(
-        *_dense(x, x, gamma, *offsets), eps=eps, key=_key(x, gamma, beta, shift), reference=reference
+        *dense(x, x, gamma, *offsets), eps=eps, key=_key(x, gamma, beta, shift), reference=reference
     )
 
 
@@ -143,7 +138,7 @@ def _adaptive_norm_bwd(
 
     if backend != "triton":
         return reference()
-    return _triton.kernels("adaptive_norm").backward(*_dense(x, dy, x, gamma), mean, rstd, reference=reference)
+    return _triton.kernels("adaptive_norm").backward(*dense(x, dy, x, gamma), mean, rstd, reference=reference)
 
 
 @_adaptive_norm_bwd.register_fake

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmif import backends
 from mmif.ops import _triton
-from mmif.ops._common import autocast_dtype, empty_like_format, format_of, in_own_dtype
+from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
 
 
 def gated_residual(z: Tensor, body: Tensor, gate: Tensor, *, backend: str | None = None) -> Tensor:
@@ -63,11 +63,6 @@ def _check(z: Tensor, body: Tensor, gate: Tensor) -> None:
             )
 
 
-def _dense(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in the memory format of ``like``, so that equal positions in memory are equal elements."""
-    return tuple(t.contiguous(memory_format=format_of(like)) for t in tensors)
-
-
 @torch.library.custom_op("mmif::gated_residual", mutates_args=())
 def _gated_residual(z: Tensor, body: Tensor, gate: Tensor, backend: str = "reference") -> Tensor:
     def reference() -> Tensor:
@@ -75,7 +70,7 @@ def _gated_residual(z: Tensor, body: Tensor, gate: Tensor, backend: str = "refer
 
     if backend != "triton":
         return reference()
-    return _triton.kernels("gated_residual").forward(*_dense(z, z, body, gate), key=_key(z), reference=reference)
+    return _triton.kernels("gated_residual").forward(*dense(z, z, body, gate), key=_key(z), reference=reference)
 
 
 @_gated_residual.register_fake
@@ -91,7 +86,7 @@ def _gated_residual_bwd(dy: Tensor, body: Tensor, gate: Tensor, backend: str = "
 
     if backend != "triton":
         return reference()
-    return _triton.kernels("gated_residual").backward(*_dense(body, dy, body, gate), reference=reference)
+    return _triton.kernels("gated_residual").backward(*dense(body, dy, body, gate), reference=reference)
 
 
 @_gated_residual_bwd.register_fake

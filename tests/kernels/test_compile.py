@@ -94,14 +94,14 @@ def test_faults_are_an_exit_code(monkeypatch, capsys):
         (["--arch", "80,"], r"--arch must be some of .*; got '80,'"),
         (["--arch", "sm_80"], r"--arch must be some of .*; got 'sm_80'"),
         (["--op", "tuning"], r"--op must be one of .*adaptive_norm.*; got 'tuning'"),
-        (["--json", "no/folder"], r"\[Errno 2\] No such file or directory: 'no/folder'"),
+        (["--json", "no/file"], r"--json must name a file in a folder that exists; got 'no/file'"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, arguments, words):
     from mmif.kernels import report
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(report, "rows", lambda specimens: [])
+    monkeypatch.setattr(report, "rows", lambda specimens: pytest.fail("it must be seen before anything compiles"))
     assert report.main(arguments) == 2
     assert re.fullmatch(rf"python -m mmif.kernels.report: error: {words}\n", capsys.readouterr().err)
 

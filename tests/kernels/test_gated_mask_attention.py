@@ -78,7 +78,7 @@ def run(*args):
     return torch.ops.mmif.gated_mask_attention(*args, "triton")
 
 
-def check(args, dtype, dy=None):
+def check(args, dtype, dy=None, op=OP):
     assert_close_to_reference(run(*args), gated_mask_attention_saved_ref, args, op=OP, dtype=dtype)
     dy = torch.randn(args[0].shape, dtype=torch.float64).to(args[0]) if dy is None else dy
     grads = gradients(lambda *a: run(*a)[0], args, dy)
@@ -86,7 +86,7 @@ def check(args, dtype, dy=None):
     def expected(*values):
         return gradients(gated_mask_attention_ref, values[:-1], values[-1])
 
-    assert_close_to_reference(grads, expected, (*args, dy), grad=True, op=OP, dtype=dtype)
+    assert_close_to_reference(grads, expected, (*args, dy), grad=True, op=op, dtype=dtype)
 
 
 @sizes
@@ -97,12 +97,14 @@ def test_equals_the_reference(size, mode, dtype, device):
     check(arguments(size, mode, dtype, device, layout), dtype)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", ["post", "map"])
-def test_layouts(mode, layout, device):
-    args = arguments(SIZES["two"], mode, torch.float32, device, layout)
-    check(args, torch.float32)
-    check(args, torch.float32, layout(torch.randn_like(args[0])))
+@dtypes
+def test_layouts(mode, layout, dtype, device):
+    args = arguments(SIZES["two"], mode, dtype, device, LAYOUTS[layout])
+    op = f"{OP} of equal channels" if layout == "expanded" else OP
+    check(args, dtype, op=op)
+    check(args, dtype, LAYOUTS[layout](torch.randn_like(args[0])), op=op)
 
 
 def test_tensors_of_different_layouts(device):
