@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment of its own, $(VENV); nothing outside this folder is changed.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
@@ -10,7 +11,7 @@ CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/emulation/*.cpp tests/emulation/
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
-	@echo "make test    set up, run every test this machine can run, print what was skipped and why"
+	@echo "make test    set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
 	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
 	@echo "make lint    ruff and clang-format, changing nothing"
 	@echo "make types   pyright"
@@ -23,7 +24,7 @@ demo: $(VENV)/.base
 	@echo "The picture is $(CURDIR)/runs/demo.png"
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile
 
 ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext

@@ -112,12 +112,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.skipped and not hasattr(report, "wasxfail") and level.name in item.config.getoption("--require"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"--require {level.name}: {reason}"
-    if report.when == "call" or report.outcome != "passed":
-        level.counts[report.outcome] += 1
+    report.level = level.name  # travels with the report from the process that ran the test to the one that counts
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        LEVELS[report.level].counts[report.outcome] += 1
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # of several processes only the first sees every report
     if any(not LEVELS[name].counts for name in session.config.getoption("--require")):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED  # a level without a test did not run either
 
