@@ -166,37 +166,49 @@ def _start(low: int, high: int, side: int, length: int) -> int:
     return min(max((low + high - side) // 2, 0), length - side)
 
 
-def cut(plane: np.ndarray, square: Box) -> np.ndarray:
-    """Copy [side, side, ...] out of [H, W, ...]; beyond the borders the picture is mirrored."""
-    height, width = plane.shape[:2]
-    inside = square.clip(width, height)
-    reach = (inside.y0 - square.y0, square.y1 - inside.y1), (inside.x0 - square.x0, square.x1 - inside.x1)
-    return np.pad(inside.of(plane), reach + ((0, 0),) * (plane.ndim - 2), mode="symmetric")
+def scale_image(rgb: np.ndarray, square: Box, side: int) -> np.ndarray:
+    """What ``square`` shows of uint8 [H, W, 3]: uint8 [side, side, 3], averaged down or interpolated up."""
+    return _scaled(rgb, square, side, _filter(square.width, side))
 
 
-def scale_image(rgb: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [s, s, 3] -> uint8 [side, side, 3], averaged down or interpolated up."""
-    return np.asarray(Image.fromarray(rgb).resize((side, side), _filter(len(rgb), side)))
-
-
-def scale_hole(hole: np.ndarray, side: int) -> np.ndarray:
-    """Bool [s, s] -> bool [side, side]: True wherever hole pixels had a share, from half a level on.
+def scale_hole(hole: np.ndarray, square: Box, side: int) -> np.ndarray:
+    """What ``square`` shows of bool [H, W]: True wherever a hole pixel has a share, be it ever so small.
 
     With the filter of :func:`scale_image`: nothing of a hole's content reaches a pixel called known.
     """
-    scaled = Image.fromarray(hole).convert("L").resize((side, side), _filter(len(hole), side))
-    return np.asarray(scaled) > 0
+    return _scaled(hole, square, side, _filter(square.width, side)) > 0
 
 
-def scale_edges(edges: np.ndarray, side: int) -> np.ndarray:
-    """Bool [s, s] -> bool [side, side]; a line one pixel wide survives a reduction."""
-    scaled = Image.fromarray(edges).convert("L").resize((side, side), _filter(len(edges), side))
-    return np.asarray(scaled) > min(127, 127 * side // len(edges))
+def scale_edges(edges: np.ndarray, square: Box, side: int) -> np.ndarray:
+    """What ``square`` shows of bool [H, W]: bool [side, side]; a line one pixel wide survives a reduction."""
+    return _scaled(edges, square, side, _filter(square.width, side)) > 0.5 * min(1.0, side / square.width)
 
 
-def scale_labels(labels: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [s, s] -> uint8 [side, side], nearest neighbour."""
-    return np.asarray(Image.fromarray(labels).resize((side, side), Image.Resampling.NEAREST))
+def scale_labels(labels: np.ndarray, square: Box, side: int) -> np.ndarray:
+    """What ``square`` shows of uint8 [H, W]: uint8 [side, side], nearest neighbour."""
+    return _scaled(labels, square, side, Image.Resampling.NEAREST)
+
+
+def _scaled(plane: np.ndarray, square: Box, side: int, resample: Image.Resampling) -> np.ndarray:
+    """What ``square`` shows of [H, W, ...]; uint8 stays so, bool becomes shares in [0, 1]. It is mirrored beyond borders.
+
+    Axes along which the square stays inside are scaled before anything is mirrored: round a long strip that takes
+    memory in proportion to the square's side, not to its area.
+    """
+    height, width = plane.shape[:2]
+    inside = square.clip(width, height)
+    rows, columns = (inside.y0 - square.y0, square.y1 - inside.y1), (inside.x0 - square.x0, square.x1 - inside.x1)
+    part = inside.of(plane)
+    if part.dtype == bool:
+        part = part.astype(np.float32)  # 8 bits would round small shares to nothing
+    part = _resize(part, (inside.width if any(columns) else side, inside.height if any(rows) else side), resample)
+    part = np.pad(part, (rows, columns) + ((0, 0),) * (plane.ndim - 2), mode="symmetric")
+    return _resize(part, (side, side), resample)
+
+
+def _resize(plane: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    """[H, W, ...] to (width, height)."""
+    return np.asarray(Image.fromarray(plane).resize(size, resample))
 
 
 def _filter(source: int, target: int) -> Image.Resampling:

@@ -25,6 +25,8 @@ _WRITERS: dict[str, tuple[str, dict[str, object]]] = {
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ".bmp": ("BMP", {}),
 }
+# What is read, whatever the name says. Pillow knows more: PostScript, for one, which it lets another program run.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 READ_SUFFIXES = frozenset(_WRITERS) | {".gif", ".jfif", ".mpo", ".avif"}
 _OPAQUE = ("JPEG", "BMP")
 _ORIENTATION = ExifTags.Base.Orientation
@@ -73,13 +75,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is our limit
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise ValueError(f"{limit}; reduce it first") from None
     except PermissionError:
         raise
     except _BROKEN:
-        raise ValueError(f"{path}: must be an image (PNG, JPEG, WebP, TIFF, BMP, GIF); its content is none") from None
+        raise ValueError(f"{path}: must be an image ({', '.join(FORMATS)}); its content is none") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{limit}, it has {image.width} x {image.height}; reduce it first")
@@ -227,6 +229,8 @@ def write_image(image: Image.Image, path: Path) -> None:
     try:
         image.save(temporary, file_format, **options)
         os.replace(temporary, path)
+    except (OSError, ValueError) as error:  # the disk is full, or the picture too large for this format
+        raise OSError(f"{path} could not be written as {file_format}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmif.crop import Box, Crop, cut, paste, paste_map, plan_crops, scale_edges, scale_hole, scale_image, scale_labels
+from mmif.crop import Box, Crop, paste, paste_map, plan_crops, scale_edges, scale_hole, scale_image, scale_labels
 from mmif.image import UNKNOWN, ImageLike, Photo, hole_note, label_image, to_binary, to_labels, to_photo
 from mmif.imagefile import to_pil
 
@@ -176,8 +176,8 @@ def prepare(job: Job, side: int, num_classes: int, margin: float, num_samples: i
     units = []
     for number, crop in enumerate(plan_crops(hole, side, margin)):
         planes: dict[str, Any] = {
-            "rgb": scale_image(cut(photo.rgb, crop.square), side),
-            "hole": scale_hole(cut(hole, crop.square), side),
+            "rgb": scale_image(photo.rgb, crop.square, side),
+            "hole": scale_hole(hole, crop.square, side),
             "labels": _scaled(scale_labels, labels, crop.square, side, UNKNOWN),
             "edges": _scaled(scale_edges, edges, crop.square, side, False),
             "edge_hole": _scaled(scale_hole, edge_hole, crop.square, side, edges is None),
@@ -210,9 +210,9 @@ def _read_guidance(
 
 
 def _scaled(
-    scale: Callable[[np.ndarray, int], np.ndarray], plane: np.ndarray | None, square: Box, side: int, missing: int
+    scale: Callable[[np.ndarray, Box, int], np.ndarray], plane: np.ndarray | None, square: Box, side: int, missing: int
 ) -> np.ndarray:
     """The square of ``plane`` at the model's size, or all ``missing``."""
     if plane is None:
         return np.full((side, side), missing, np.uint8 if missing == UNKNOWN else bool)
-    return scale(cut(plane, square), side)
+    return scale(plane, square, side)

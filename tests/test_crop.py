@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,6 @@ from hypothesis import strategies as st
 from mmif.crop import (
     MAX_CROPS,
     Box,
-    cut,
     paste,
     paste_map,
     plan_crops,
@@ -92,19 +93,42 @@ def test_margin_out_of_range(margin):
         plan_crops(np.ones((5, 5), bool), 4, margin)
 
 
-def test_cut_mirrors_beyond_the_borders():
-    plane = np.arange(6).reshape(2, 3)
-    out = cut(plane, Box(0, -1, 3, 3))
-    assert out.tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]
-    assert cut(np.full((1, 1, 3), 7), Box(-4, -4, 5, 5)).shape == (9, 9, 3)
+def test_beyond_the_borders_the_picture_is_mirrored():
+    rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert scale_labels(rows, Box(0, -1, 3, 2), 3).tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
+    assert scale_labels(rows.T, Box(-1, 0, 2, 3), 3).T.tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
+    assert (scale_image(np.full((1, 1, 3), 7, np.uint8), Box(-4, -4, 5, 5), 9) == 7).all()
 
 
-@pytest.mark.parametrize(("source", "target"), [(100, 32), (64, 32), (33, 32), (32, 32), (9, 32), (1, 32)])
+@pytest.mark.parametrize("shape", [(7, 90), (90, 7)])
+@pytest.mark.parametrize("scale", [scale_image, scale_hole, scale_edges, scale_labels])
+def test_a_strip_is_seen_as_if_it_were_mirrored_first(scale, shape):
+    plane = RNG.integers(0, 256, shape, np.uint8)
+    plane = plane > 200 if scale in (scale_hole, scale_edges) else plane
+    (crop,) = plan_crops(np.ones(shape, bool), 32)
+    reach = [(42, 41) if length == 7 else (0, 0) for length in shape]
+    whole = np.pad(plane, reach, mode="symmetric")
+    expected = scale(whole, Box(0, 0, 90, 90), 32)
+    # The axes are averaged in another order where columns are missing, with a rounding in between.
+    assert np.abs(scale(plane, crop.square, 32).astype(int) - expected).max() <= (shape == (90, 7))
+
+
+def test_a_long_strip_takes_memory_in_proportion_to_its_length():
+    plane = np.zeros((10, 20_000, 3), np.uint8)
+    (crop,) = plan_crops(np.ones((10, 20_000), bool), 32)
+    tracemalloc.start()
+    scale_image(plane, crop.square, 32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6  # its square is of 1.2 GB
+
+
+@pytest.mark.parametrize(("source", "target"), [(1000, 8), (100, 32), (64, 32), (33, 32), (32, 32), (9, 32), (1, 32)])
 def test_what_the_hole_holds_never_reaches_a_known_pixel(source, target):
-    known = RNG.integers(0, 256, (source, source, 3), np.uint8)
-    hole = RNG.random((source, source)) < 0.02
-    scaled_hole = scale_hole(hole, target)
-    black, white = (scale_image(np.where(hole[..., None], np.uint8(v), known), target) for v in (0, 255))
+    known, box = RNG.integers(0, 256, (source, source, 3), np.uint8), Box(0, 0, source, source)
+    hole = RNG.random((source, source)) < min(0.02, 2 / source**2 if source > 500 else 1)
+    scaled_hole = scale_hole(hole, box, target)
+    black, white = (scale_image(np.where(hole[..., None], np.uint8(v), known), box, target) for v in (0, 255))
     assert np.array_equal(black[~scaled_hole], white[~scaled_hole])
     assert scaled_hole.any() == hole.any()
 
@@ -112,12 +136,12 @@ def test_what_the_hole_holds_never_reaches_a_known_pixel(source, target):
 def test_a_thin_edge_survives_a_reduction_and_labels_stay_labels():
     edges = np.zeros((256, 256), bool)
     edges[:, 100] = True
-    small = scale_edges(edges, 32)
+    small = scale_edges(edges, Box(0, 0, 256, 256), 32)
     assert small.any(axis=1).all()
     assert small.mean() < 0.07
-    assert np.array_equal(scale_edges(small, 32), small)
+    assert np.array_equal(scale_edges(small, Box(0, 0, 32, 32), 32), small)
     labels = RNG.choice(np.array([0, 7, 255], np.uint8), (100, 100))
-    assert set(np.unique(scale_labels(labels, 32))) <= {0, 7, 255}
+    assert set(np.unique(scale_labels(labels, Box(0, 0, 100, 100), 32))) <= {0, 7, 255}
 
 
 @pytest.mark.parametrize("side", [16, 32, 64])
@@ -128,7 +152,7 @@ def test_a_fill_lands_where_it_belongs(side):
     hole = hole_of(90, 120, (60, 30, 92, 62))
     rgb = np.where(hole[..., None], np.uint8(0), truth)
     (crop,) = plan_crops(hole, side)
-    paste(rgb, scale_image(cut(truth, crop.square), side), hole, crop)
+    paste(rgb, scale_image(truth, crop.square, side), hole, crop)
     assert np.abs(rgb.astype(int) - truth).max() <= 4
 
 

@@ -143,7 +143,10 @@ def test_truncated_file(tmp_path, suffix):
         read_rgb(cut)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"  # Pillow runs Ghostscript on it
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", bytes(1000), EPS])
 def test_not_an_image(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.png: must be"):
@@ -371,6 +374,12 @@ def test_a_write_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         imagefile.write_image(Image.fromarray(RGB), path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_what_a_format_cannot_hold_is_said_with_the_name_of_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"a\.webp could not be written as WEBP: "):
+        imagefile.write_image(Image.new("RGB", (20_000, 1)), tmp_path / "a.webp")
+    assert not list(tmp_path.iterdir())
 
 
 def test_targets_are_checked_before_anything_is_written(tmp_path):
