@@ -15,7 +15,7 @@ def main(model: str = "scenes-128", out: str = "filled.png") -> None:
     pipe = Inpainter.from_pretrained(model)
     print(pipe.describe())
     result = pipe(HERE / "photo.jpg", HERE / "mask.png", seed=0)  # white = hole
-    result.image.save(out)
+    result.save(out)
     print(f"result {out}, {result.timings['total']:.2f} s")
 
 

@@ -107,6 +107,11 @@ class ModelConfig:
             raise ValueError(
                 f"encoder.resolution must not exceed generator.resolution, got {enc.resolution} > {gen.resolution}"
             )
+        if not gen.channels(gen.resolution):
+            raise ValueError(
+                f"generator.channel_base must be >= generator.resolution, or the finest block has no channel; "
+                f"got {gen.channel_base} < {gen.resolution}"
+            )
         if not enc.patch_sizes or any(enc.resolution // 8 % p for p in enc.patch_sizes):
             raise ValueError(
                 f"encoder.patch_sizes must divide the coarsest feature map ({enc.resolution // 8}), "
@@ -124,8 +129,11 @@ class ModelConfig:
                 f"encoder.dilations must be smaller than the coarsest feature map ({enc.resolution // 8}), "
                 f"got {enc.dilations}: reflect padding cannot reach further"
             )
-        if self.latent.layer_split[0] > self.latent.layer_split[1]:
-            raise ValueError(f"latent.layer_split must ascend, got {self.latent.layer_split}")
+        first, second = self.latent.layer_split
+        if not first <= second <= gen.num_ws:
+            raise ValueError(
+                f"latent.layer_split must ascend and not exceed the {gen.num_ws} style codes, got {first}, {second}"
+            )
         if not 0.0 <= self.latent.tau <= 1.0:
             raise ValueError(f"latent.tau must lie in [0, 1], got {self.latent.tau}")
 

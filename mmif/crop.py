@@ -79,8 +79,6 @@ def plan_crops(hole: np.ndarray, side: int, margin: float = 0.5) -> list[Crop]:
     Returns:
         Crops, top to bottom; empty for an empty hole.
     """
-    if not 0.0 <= margin <= 10.0:
-        raise ValueError(f"margin must lie in [0, 10] (a share of the hole's extent), got {margin}")
     height, width = hole.shape
 
     def square_side(box: Box) -> int:
@@ -190,7 +188,7 @@ def scale_labels(labels: np.ndarray, square: Box, side: int) -> np.ndarray:
 
 
 def _scaled(plane: np.ndarray, square: Box, side: int, resample: Image.Resampling) -> np.ndarray:
-    """What ``square`` shows of [H, W, ...]; uint8 stays so, bool becomes shares in [0, 1]. It is mirrored beyond borders.
+    """What ``square`` shows of [H, W, ...]; uint8 stays so, bool becomes shares in [0, 1]. Borders mirror.
 
     Axes along which the square stays inside are scaled before anything is mirrored: round a long strip that takes
     memory in proportion to the square's side, not to its area.

@@ -1,6 +1,6 @@
 """``mmif-doctor``: what is installed here, what can run, and what is wrong.
 
-Only the standard library is imported at module level: the command must answer in an environment that is broken.
+Beyond the standard library nothing is imported at module level: the command must answer where torch is broken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from importlib import metadata, resources
 from typing import Any
+
+from mmif import cli
 
 DISTRIBUTION = "mminvertfill"
 # What is shown -> the distributions that provide it, the first installed one counts.
@@ -30,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="mmif-doctor", description="What is installed here, what can run, and what is wrong."
     )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
-    args = parser.parse_args(argv)
+    return cli.run(_print, parser, argv)
+
+
+def _print(args: argparse.Namespace) -> int:
     found = report()
     print(json.dumps(found, indent=2) if args.json else render(found))
     return 1 if found["problems"] else 0

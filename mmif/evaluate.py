@@ -11,6 +11,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,15 @@ def _folders(args: argparse.Namespace, distances: Mapping[str, perceptual.STLPIP
                 f"{candidate} must have the size of {reference}, {rgb.size[0]} x {rgb.size[1]}; "
                 f"it has {other.size[0]} x {other.size[1]}"
             )
-        hole = image.read_hole(mask, rgb.size)
+        with _named(mask):
+            hole = image.read_hole(mask, rgb.size)
         if not hole.any():
             raise ValueError(f"{mask} must have a hole to measure in (white = hole), got none; leave {key} out")
         original = rgb.rgb[None].copy()  # what Pillow decoded is read-only, which torch warns of
         filled = protocol.composite(original, other.rgb[None], hole[None])
         changed += not np.array_equal(filled[0], other.rgb)
-        scores.add(protocol.measure(original, filled, hole[None], distances))
+        with _named(reference):
+            scores.add(protocol.measure(original, filled, hole[None], distances))
         manifest.add("all", [key], hole[None])
     results = {"all": {"candidate": scores}}
     if changed:
@@ -233,6 +236,17 @@ def _folders(args: argparse.Namespace, distances: Mapping[str, perceptual.STLPIP
         "holes": manifest.summary(),
         "results": report.as_json(results),
     }
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error say which file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _pairs(*folders: Path) -> dict[str, list[Path]]:
@@ -254,7 +268,7 @@ def _pairs(*folders: Path) -> dict[str, list[Path]]:
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder of pictures; there is none of that name")
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in READ_SUFFIXES]
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in READ_SUFFIXES and path.is_file()]
     by_stem = {path.stem: path for path in found}
     if not found or len(by_stem) != len(found):
         twice = sorted({path.stem for path in found if by_stem[path.stem] != path})

@@ -192,6 +192,8 @@ def _plane(source: ImageLike, what: str, from_image: Callable[[Image.Image], np.
 
 def _array(source: object, what: str) -> np.ndarray:
     if isinstance(source, Tensor):
+        if source.is_meta:
+            raise ValueError(f"{what} must be a tensor with values; got one on the meta device; pass the values")
         source = source.detach().cpu()
         return (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from mmif import backends, checkpoint
 from mmif.image import UNKNOWN, ImageLike, binary_to_model, from_model, labels_to_model, to_model
-from mmif.job import Job, Pending, Result, Unit, prepare
+from mmif.job import Job, Pending, Result, Unit, prepare, whole
 from mmif.seam import match_seam
 
 __all__ = ["Inpainter", "Job", "Result"]
@@ -49,6 +51,8 @@ class Inpainter:
     ) -> None:
         if seam not in ("match", "none"):
             raise ValueError(f"seam must be 'match' or 'none', got {seam!r}")
+        if not (isinstance(margin, Real) and 0.0 <= margin <= 10.0):
+            raise ValueError(f"margin must lie in [0, 10] (a share of the hole's extent), got {margin!r}")
         self.model, self.info, self.device = model, info or {}, torch.device(device)
         self.backend, self.seam, self.margin = backend, seam, margin
         self.side: int = model.config.resolution
@@ -56,7 +60,7 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | None = None, backend: str | None = None, **options: Any
+        cls, name: str | Path, device: str | torch.device | None = None, backend: str | None = None, **options: Any
     ) -> Inpainter:
         """Load bundled weights by name, a checkpoint folder, or a hub id.
 
@@ -131,24 +135,49 @@ class Inpainter:
 
         Jobs are read as they are needed and results come as soon as they are whole: memory holds about one batch. A
         result does not depend on the order or on the other jobs, nor, but for the rounding of one pixel value in a
-        hundred thousand by one level, on the batch size. Arguments and errors are those of a single call.
+        hundred thousand by one level, on the batch size. Arguments and errors are those of a single call; a job that
+        cannot be used ends the iteration, after the results of those before it.
         """
-        if num_samples < 1 or batch_size < 1:
-            raise ValueError(f"num_samples and batch_size must be >= 1, got {num_samples} and {batch_size}")
-        seed = 0 if seed is None else seed
-        waiting: deque[Pending] = deque()
+        options = {"seed": seed, "num_samples": num_samples, "invert_mask": invert_mask}
+        for result in self.attempts(jobs, batch_size, **options):
+            if not isinstance(result, Result):
+                raise result
+            yield result
+
+    def attempts(
+        self,
+        jobs: Iterable[Job],
+        batch_size: int = 8,
+        *,
+        seed: int | None = None,
+        num_samples: int = 1,
+        invert_mask: bool = False,
+    ) -> Iterator[Result | ValueError | OSError]:
+        """:meth:`batch` that goes on: a job that cannot be read gives its error in place of a result."""
+        batch_size, num_samples = whole("batch_size", batch_size, 1), whole("num_samples", num_samples, 1)
+        seed = 0 if seed is None else whole("seed", seed)
+        waiting: deque[Pending | ValueError | OSError] = deque()
         queue: list[Unit] = []
+
+        def finished() -> Iterator[Result | ValueError | OSError]:
+            while waiting and (not isinstance(waiting[0], Pending) or waiting[0].done):
+                first = waiting.popleft()
+                yield first.finish(seed, num_samples) if isinstance(first, Pending) else first
+
         for job in jobs:
-            waiting.append(prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask))
-            queue += waiting[-1].units
+            try:
+                pending = prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask)
+            except (ValueError, OSError) as error:
+                waiting.append(error)
+            else:
+                waiting.append(pending)
+                queue += pending.units
             while len(queue) >= batch_size:
                 self._fill(queue[:batch_size], seed)
                 del queue[:batch_size]
-            while waiting and waiting[0].done:
-                yield waiting.popleft().finish(seed, num_samples)
+            yield from finished()
         self._fill(queue, seed)
-        while waiting:
-            yield waiting.popleft().finish(seed, num_samples)
+        yield from finished()
 
     def _fill(self, units: Sequence[Unit], seed: int) -> None:
         # The first sample takes the model's own mean latent, the others draw one each.
@@ -195,11 +224,13 @@ class Inpainter:
         return image, binary_to_model(np.stack([unit.hole for unit in units])), *seg, *edge
 
 
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        device = None
+def _device(name: str | torch.device | None) -> torch.device:
+    device = None
+    if name is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    elif isinstance(name, (str, torch.device)):
+        with suppress(RuntimeError):
+            device = torch.device(name)
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from mmif import backends, cli
 from mmif.imagefile import check_target, lost_in, writable_suffix, write_image
 from mmif.inpaint import Inpainter, Job, Result
-from mmif.pairing import Pair, find_guidance, pair_masks
+from mmif.pairing import Pair, pair_guidance, pair_masks
 from mmif.strip import comparison_strip
 
 _GUIDANCE = {"segmentation": "seg", "segmentation_mask": "seg_mask", "edge": "edge", "edge_mask": "edge_mask"}
@@ -44,6 +45,7 @@ class _Task:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-inpaint``."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a half-written file is removed
     cli.run(_body, _parser(), argv)
 
 
@@ -82,46 +84,87 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _body(args: argparse.Namespace) -> None:
-    folder = args.image.is_dir()
-    tasks = _folder_tasks(args) if folder else [_task(args, Pair(args.image, args.mask, ""), args.output)]
-    _check_guidance(tasks, args)
+    pairs = _pairs(args)
+    guidance = _guidance(args, [pair.image for pair in pairs.values()])
+    tasks = [_task(args, pair, output, guidance) for output, pair in pairs.items()]
     todo = _check_outputs(tasks, args)
     pipe = Inpainter.from_pretrained(args.model, args.device, args.backend, seam=args.seam, margin=args.margin)
     print(pipe.describe(), flush=True)
-    notes = _Notes()
-    results = pipe.batch(
+    folder = args.image.is_dir()
+    try:
+        failed = _fill(pipe, todo, args)
+    except KeyboardInterrupt:
+        hint = "; every file that is there is whole, go on with --skip-existing" if folder else ""
+        print(f"mmif-inpaint: interrupted{hint}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if folder:
+        written, there = len(todo) - len(failed), len(tasks) - len(todo)
+        print(f"{written} of {len(tasks)} written to {args.output}, {there} were there already")
+        _refuse(failed)
+    elif failed:
+        raise failed[0]
+    else:
+        print(f"result {', '.join(str(path) for path in tasks[0].outputs)}" + ("" if todo else ": was there already"))
+
+
+def _fill(pipe: Inpainter, todo: list[_Task], args: argparse.Namespace) -> list[ValueError | OSError]:
+    """Fill and write what can be read; return why the others could not."""
+    notes, failed = _Notes(), []
+    results = pipe.attempts(
         (task.job for task in todo),
         args.batch,
         seed=args.seed,
         num_samples=args.num_samples,
         invert_mask=args.invert_mask,
     )
-    try:
-        for task, result in tqdm(zip(todo, results, strict=True), total=len(todo), disable=None if folder else True):
+    bar = tqdm(zip(todo, results, strict=True), total=len(todo), disable=None if args.image.is_dir() else True)
+    for task, result in bar:
+        if isinstance(result, Result):
             _write(task, result, keep=args.skip_existing)
             notes.add(task, result)
-    except KeyboardInterrupt:
-        hint = "; every file that is there is whole, go on with --skip-existing" if folder else ""
-        print(f"mmif-inpaint: interrupted{hint}", file=sys.stderr)
-        raise SystemExit(130) from None
+        else:
+            failed.append(result)
     notes.close()
-    if folder:
-        print(f"{len(todo)} of {len(tasks)} written to {args.output}, {len(tasks) - len(todo)} were there already")
-    else:
-        print(f"result {', '.join(str(path) for path in tasks[0].outputs)}" + ("" if todo else ": was there already"))
+    return failed
 
 
-def _folder_tasks(args: argparse.Namespace) -> list[_Task]:
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"the output for a folder must be a folder; {args.output} is a file")
-    pairs = pair_masks(args.image, args.mask)
-    return [_task(args, pair, args.output / (pair.stem + writable_suffix(pair.image))) for pair in pairs]
+def _refuse(failed: list[ValueError | OSError]) -> None:
+    if failed:
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise ValueError(
+            f"every photograph must be one that can be filled; {len(failed)} are not: "
+            f"{'; '.join(str(error) for error in failed[:5])}{more}; mend or remove them, then --skip-existing makes "
+            "what is missing"
+        ) from failed[0]
 
 
-def _task(args: argparse.Namespace, pair: Pair, output: Path) -> _Task:
-    guidance: dict[str, Any] = {
-        name: find_guidance(getattr(args, name), pair.image, kind) for name, kind in _GUIDANCE.items()
-    }
+def _pairs(args: argparse.Namespace) -> dict[Path, Pair]:
+    """Photographs with their masks, by the file to write."""
+    if args.image.is_dir():
+        if args.output.exists() and not args.output.is_dir():
+            raise ValueError(f"the output for a folder must be a folder; {args.output} is a file")
+        pairs = pair_masks(args.image, args.mask)
+        return {args.output / (pair.stem + writable_suffix(pair.image)): pair for pair in pairs}
+    if not args.image.exists():
+        raise ValueError(f"a photograph or a folder of them must exist at {args.image}; none is there")
+    return {args.output: Pair(args.image, args.mask, args.output.stem)}
+
+
+def _guidance(args: argparse.Namespace, images: list[Path]) -> dict[str, dict[Path, Path]]:
+    """What is given for which photograph, by the field of ``Job``: for some photographs only, but not for none."""
+    guidance = {}
+    for name, kind in _GUIDANCE.items():
+        source, flag = getattr(args, name), "--" + name.replace("_", "-")
+        maps = getattr(args, name.removesuffix("_mask")) if name.endswith("_mask") else None
+        if source and name.endswith("_mask") and not maps:
+            raise ValueError(f"{flag} needs {flag.removesuffix('-mask')}; pass both, or none")
+        guidance[name] = pair_guidance(source, images, kind, maps=maps, whole=args.image.is_dir())
+        if source and not guidance[name]:
+            raise ValueError(f"{flag} must be a file, or a folder that holds NAME_{kind}.png; {source} is not")
+    return guidance
+
+
+def _task(args: argparse.Namespace, pair: Pair, output: Path, guidance: dict[str, dict[Path, Path]]) -> _Task:
     count = args.num_samples
     samples = [output] if count == 1 else [output.with_stem(f"{output.stem}_s{k}") for k in range(count)]
 
@@ -129,7 +172,7 @@ def _task(args: argparse.Namespace, pair: Pair, output: Path) -> _Task:
         return output.with_name(f"{output.stem}_{kind}.png") if wanted else None
 
     return _Task(
-        Job(pair.image, pair.mask, **guidance),
+        _job(pair, {name: files.get(pair.image) for name, files in guidance.items()}),
         samples,
         extra(args.save_segmentation, "seg"),
         extra(args.save_edges, "edge"),
@@ -137,13 +180,17 @@ def _task(args: argparse.Namespace, pair: Pair, output: Path) -> _Task:
     )
 
 
-def _check_guidance(tasks: list[_Task], args: argparse.Namespace) -> None:
-    """A folder may have guidance for some photographs only, but not for none."""
-    for name, kind in _GUIDANCE.items():
-        source = getattr(args, name)
-        if source is not None and all(getattr(task.job, name) is None for task in tasks):
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} must be a file, or a folder that holds NAME_{kind}.png; {source} is not")
+def _job(pair: Pair, guidance: dict[str, Any]) -> Job:
+    """A map serves as nothing else. Masks may be one file: what is a hole may be unknown to the guidance, too."""
+    roles: dict[Path, str] = {}
+    for role, file in {"mask": pair.mask, **guidance}.items():
+        other = roles.setdefault(file.resolve(), role) if file else role
+        if other != role and not ("mask" in other and "mask" in role):
+            raise ValueError(
+                f"the {other} and the {role} of {pair.image} must be two files; {file} would be both; "
+                "put one elsewhere, or name them NAME_mask.png, NAME_seg.png, NAME_edge.png, .."
+            )
+    return Job(pair.image, pair.mask, **guidance)
 
 
 def _check_outputs(tasks: list[_Task], args: argparse.Namespace) -> list[_Task]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import time
 import zlib
@@ -16,7 +17,7 @@ from PIL import Image
 
 from mmif.crop import Box, Crop, paste, paste_map, plan_crops, scale_edges, scale_hole, scale_image, scale_labels
 from mmif.image import UNKNOWN, ImageLike, Photo, hole_note, label_image, to_binary, to_labels, to_photo
-from mmif.imagefile import to_pil
+from mmif.imagefile import check_target, to_pil, write_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Job:
     def key(self) -> int:
         """The photograph's own index: a file keeps it whatever else is in its folder."""
         if self.index is not None:
-            return self.index
+            return whole("index", self.index)
         return zlib.crc32(os.fsencode(self.file.stem)) & 0x7FFFFFFF if self.file else 0
 
 
@@ -79,7 +80,7 @@ class Result:
     """What came of one photograph.
 
     Attributes:
-        images: one PIL image per sample, with the alpha, profile and EXIF of the photograph; known pixels unchanged.
+        images: one PIL image per sample; known pixels unchanged. :meth:`save` writes one with profile and EXIF.
         seed: the seed that was used.
         notes: what a person should know, one line each.
         timings: seconds: ``model`` (the photograph's share of the batches) and ``total``.
@@ -99,6 +100,21 @@ class Result:
     def image(self) -> Image.Image:
         """The first sample."""
         return self.images[0]
+
+    def save(self, path: str | os.PathLike[str], sample: int = 0) -> None:
+        """Write one sample as ``mmif-inpaint`` does, with the profile and EXIF of the photograph.
+
+        The format is that of the suffix. The file appears when it is whole, in place of one that is there; its folder
+        is made. ``images[sample].save(path)`` is PIL's own and drops what PIL is not told to keep.
+
+        Raises:
+            ValueError: no such sample, a suffix that cannot be written, a folder that is not writable.
+        """
+        if not 0 <= whole("sample", sample) < len(self.images):
+            raise ValueError(f"sample must be 0..{len(self.images) - 1}, got {sample}")
+        path = Path(path)
+        check_target(path)
+        write_image(self.images[sample], path)
 
     @functools.cached_property
     def segmentation(self) -> Image.Image | None:
@@ -156,6 +172,21 @@ class Pending:
         timings = {"model": sum(unit.seconds for unit in self.units), "total": total}
         first = [unit for unit in self.units if unit.sample == 0]
         return Result(results, seed, self.notes, timings, self.photo, self.hole, first)
+
+
+def whole(name: str, value: object, least: int | None = None) -> int:
+    """Take a whole number of any type; 1.0 is none, and keys another noise than 1.
+
+    Raises:
+        ValueError: something else, or less than ``least``.
+    """
+    try:
+        number = int(operator.index(value))  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be >= {least}, got {number}")
+    return number
 
 
 def prepare(job: Job, side: int, num_classes: int, margin: float, num_samples: int, invert_mask: bool) -> Pending:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmif.imagefile import READ_SUFFIXES
 
 _MASK = re.compile(r"(.+)_mask(\d*)")
-_COMPANION = re.compile(r"(.+)_(mask\d*|seg|edge|seg_mask|edge_mask)")
+_COMPANIONS = [re.compile(f"(.+)_{kind}") for kind in (r"mask\d*", "seg", "edge", "seg_mask", "edge_mask")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def pair_masks(images: Path, masks: Path) -> list[Pair]:
         elif not same and mask.stem in photos:
             pair = Pair(photos[mask.stem], mask, mask.stem)
         else:
-            lonely += [mask.name] if match or not same else []
+            if (match or not same) and photos.keys().isdisjoint(_owners(mask)):  # its guidance may lie beside the mask
+                lonely.append(mask.name)
             continue
         if pair.stem in pairs:
             raise ValueError(
@@ -53,23 +55,51 @@ def pair_masks(images: Path, masks: Path) -> list[Pair]:
         pairs[pair.stem] = pair
     served = {pair.image for pair in pairs.values()}
     unserved = [path.name for path in photos.values() if path not in served]
-    _refuse(f"every photograph in {images} must have a mask in {masks}", unserved)
-    _refuse(f"every mask in {masks} must have a photograph in {images}", lonely)
+    _refuse_lonely(f"every photograph in {images} must have a mask in {masks}", unserved)
+    _refuse_lonely(f"every mask in {masks} must have a photograph in {images}", lonely)
     return sorted(pairs.values(), key=lambda pair: pair.stem)
 
 
-def find_guidance(source: Path | None, image: Path, kind: str) -> Path | None:
-    """Guidance file for ``image``: ``source`` itself if it is a file, else by name in that folder; None if missing.
+def pair_guidance(
+    source: Path | None, images: Sequence[Path], kind: str, *, maps: Path | None = None, whole: bool = True
+) -> dict[Path, Path]:
+    """Guidance of the photographs ``images``, all of one folder; those that have none are left out.
+
+    ``source`` is one file for all, or a folder with ``a_<kind>.png`` for ``a.jpg``. Where no file is named so, it is
+    ``a.png``, but for the folder of the photographs and that of ``maps``, in which ``a.png`` is something else.
 
     Args:
         source: file, folder or None.
-        image: the photograph.
+        images: the photographs.
         kind: suffix of the stem, such as ``seg``, ``edge_mask``.
+        maps: where the maps are whose masks these are.
+        whole: ``images`` are all of their folder, so that nothing in ``source`` may belong to another.
+
+    Raises:
+        ValueError: two files for one photograph, or names without a photograph; the first five are listed.
     """
-    if source is None or source.is_file():
-        return source
-    stems = [f"{image.stem}_{kind}"] + ([] if source.resolve() == image.parent.resolve() else [image.stem])
-    return next((source / f"{stem}.png" for stem in stems if (source / f"{stem}.png").is_file()), None)
+    if source is None:
+        return {}
+    if source.is_file():
+        return dict.fromkeys(images, source)
+    files = _image_files(source) if source.is_dir() else []
+    named = [file for file in files if file.stem.endswith(f"_{kind}")]
+    folder = images[0].parent
+    bare = not named and source.resolve() not in (folder.resolve(), maps and maps.resolve())
+    wanted = {image.stem if bare else f"{image.stem}_{kind}": image for image in images}
+    found: dict[Path, Path] = {}
+    for file in files:
+        image = wanted.get(file.stem)
+        if image in found:
+            raise ValueError(f"{image} must have one file of guidance; {found[image]} and {file} clash; remove one")
+        if image:
+            found[image] = file
+    if whole:
+        stems = {image.stem for image in images}
+        strays = [file for file in files if stems.isdisjoint([file.stem, *_owners(file)])] if bare else named
+        lonely = [file.name for file in strays if file.stem not in wanted]
+        _refuse_lonely(f"every file of guidance in {source} must have a photograph in {folder}", lonely)
+    return found
 
 
 def _photographs(folder: Path, masks: Path) -> dict[str, Path]:
@@ -79,8 +109,8 @@ def _photographs(folder: Path, masks: Path) -> dict[str, Path]:
     same = folder.resolve() == masks.resolve()
     photos: dict[str, Path] = {}
     for file in files:
-        match = _COMPANION.fullmatch(file.stem)
-        if match and (same or match[1] in stems):
+        owners = _owners(file)
+        if owners and (same or not stems.isdisjoint(owners)):
             continue
         if file.stem in photos:
             raise ValueError(f"photographs need different stems; {photos[file.stem].name} and {file.name} share one")
@@ -90,16 +120,19 @@ def _photographs(folder: Path, masks: Path) -> dict[str, Path]:
     return photos
 
 
+def _owners(file: Path) -> list[str]:
+    """Stems of the photographs whose companion ``file`` may be: ``a_seg_mask.png`` is one of ``a`` or of ``a_seg``."""
+    return [match[1] for pattern in _COMPANIONS if (match := pattern.fullmatch(file.stem))]
+
+
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"a file or folder must exist at {folder}; none is there")
-    files = (
-        path for path in folder.iterdir() if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(files, key=lambda path: path.name)
+    files = (path for path in folder.iterdir() if path.suffix.lower() in READ_SUFFIXES and path.is_file())
+    return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.name)
 
 
-def _refuse(rule: str, names: list[str]) -> None:
+def _refuse_lonely(rule: str, names: list[str]) -> None:
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(f"{rule}; {len(names)} have none: {', '.join(names[:5])}{more}; rename or remove them")

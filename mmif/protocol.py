@@ -157,7 +157,7 @@ def measure(
 ) -> dict[str, list[float]]:
     """Return every metric by its name in :data:`mmif.report.METRICS`, one value per photograph."""
     a, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2) for x in (reference, candidate))
-    where = torch.from_numpy(hole)[:, None]
+    where = torch.tensor(hole)[:, None]  # a copy: a mask of 1 bit is read-only, which torch warns of
     values = {"psnr": metrics.psnr(a, b, where), "ssim": metrics.ssim(a, b, where), "l1": metrics.l1(a, b, where)}
     for name, distance in distances.items():
         values[name] = distance(image.to_model(reference), image.to_model(candidate))

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -91,6 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _use_kernels(config.option.kernels)
     if config.option.extension:
         _use_extension(config.option.extension)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
     torch.set_num_threads(1)  # the tests' tensors are too small for more, and threads that wait for each other are slow
     torch.backends.cuda.matmul.allow_tf32 = False  # numbers are compared with float32, not with TF32
     torch.backends.cudnn.allow_tf32 = False

@@ -91,6 +91,15 @@ def test_unknown_configuration_keys_are_refused(folder):
         checkpoint.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("section", "change"), [("latent", {"layer_split": [3, 70]}), ("generator", {"channel_base": 16})]
+)
+def test_a_configuration_that_cannot_be_built_is_refused(folder, section, change):
+    edit(folder, lambda d: d["model"][section].update(change))
+    with pytest.raises(ValueError, match=next(iter(change))):
+        checkpoint.read(folder)
+
+
 @pytest.mark.parametrize("text", ["{", "null", '"x"', "[]", '{"format": 1}', '{"format": 1, "model": null}'])
 def test_broken_json_is_one_line(folder, text):
     (folder / "config.json").write_text(text)

@@ -87,12 +87,6 @@ def test_scattered_holes_share_a_bounded_number_of_squares():
     assert 1 <= len(plan_crops(hole, 32)) <= MAX_CROPS
 
 
-@pytest.mark.parametrize("margin", [-0.1, 11.0, float("nan")])
-def test_margin_out_of_range(margin):
-    with pytest.raises(ValueError, match="margin must lie"):
-        plan_crops(np.ones((5, 5), bool), 4, margin)
-
-
 def test_beyond_the_borders_the_picture_is_mirrored():
     rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert scale_labels(rows, Box(0, -1, 3, 2), 3).tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -74,6 +76,26 @@ def test_a_torch_that_does_not_import_is_a_problem(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert doctor.main([]) == 1
     assert "PROBLEM       torch cannot be imported" in capsys.readouterr().out
+
+
+def test_an_environment_without_torch_is_told():
+    script = "import sys; sys.modules['torch'] = None; from mmif import doctor; raise SystemExit(doctor.main([]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "PROBLEM       torch cannot be imported" in done.stdout
+    assert not done.stderr
+
+
+def test_a_reader_that_has_read_enough_ends_it_silently(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(doctor, "report", lambda: {"problems": []})
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stop:
+            doctor.main(["--json"])
+    assert stop.value.code == 1
+    assert not capsys.readouterr().err
 
 
 def test_missing_extras_are_named(monkeypatch):

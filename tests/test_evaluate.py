@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,12 +302,23 @@ def test_two_folders_are_compared_in_the_hole(folders: dict[str, Path], tmp_path
         assert scores(result, "candidate", "all")[i] == pytest.approx(expected, abs=1e-4)
 
 
+def test_masks_of_one_bit_and_folders_named_like_pictures(folders: dict[str, Path], capsys):
+    for path in folders["masks"].iterdir():
+        Image.open(path).convert("1").save(path)
+    (folders["candidate"] / "sub.png").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate.main(options(folders))
+    assert "| all | candidate | 2 |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda f: (f["masks"] / "b.png").rename(f["masks"] / "c.png"), "2 are not in all three: b, c"),
         (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.bmp"), "32 x 32; it has 9 x 9"),
-        (lambda f: Image.new("L", (9, 9)).save(f["masks"] / "a.png"), "must have the size of the photograph"),
+        (lambda f: Image.new("L", (9, 9)).save(f["masks"] / "a.png"), "masks/a.png: the mask must have the size"),
+        (lambda f: [Image.new("L", (10, 10), 255).save(f[n] / "c.png") for n in f], "reference/c.png: "),
         (lambda f: Image.new("L", (32, 32)).save(f["masks"] / "a.png"), "a.png must have a hole to measure in"),
         (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.png"), "different stems, got a more than once"),
         (lambda f: (f["candidate"] / "a.bmp").write_bytes(b"BM"), "a.bmp"),

@@ -170,6 +170,11 @@ def test_decompression_bomb_is_refused_with_the_limit(tmp_path, side):
         read_rgb(tmp_path / "a.png")
 
 
+def test_a_tensor_without_values_is_refused():
+    with pytest.raises(ValueError, match="must be a tensor with values; got one on the meta device"):
+        to_photo(torch.empty(1, 3, 4, 4, device="meta"))
+
+
 def test_32_bit_float_is_refused(tmp_path):
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="32-bit float"):

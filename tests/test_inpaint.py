@@ -78,11 +78,31 @@ def test_profile_and_exif_are_kept(pipe, tmp_path, suffix):
     exif = Image.Exif()
     exif[0x010F] = "maker"
     Image.fromarray(RGB).save(tmp_path / f"in{suffix}", icc_profile=b"profile", exif=exif)
-    result = pipe(tmp_path / f"in{suffix}", HOLE)
-    write_image(result.image, tmp_path / f"out{suffix}")
+    pipe(tmp_path / f"in{suffix}", HOLE).save(tmp_path / f"out{suffix}")
     back = Image.open(tmp_path / f"out{suffix}")
     assert back.info["icc_profile"] == b"profile"
     assert back.getexif()[0x010F] == "maker"
+
+
+def test_saving_a_sample(pipe, tmp_path, monkeypatch):
+    result = pipe(RGB, HOLE, num_samples=2)
+    result.save(str(tmp_path / "new" / "out.png"), sample=1)
+    assert np.array_equal(pixels(Image.open(tmp_path / "new" / "out.png")), pixels(result.images[1]))
+    for sample in (2, -1):
+        with pytest.raises(ValueError, match=rf"sample must be 0\.\.1, got {sample}"):
+            result.save(tmp_path / "out.png", sample)
+    with pytest.raises(ValueError, match="an output must end in one of"):
+        result.save(tmp_path / "out.xyz")
+
+    def half(self, target, *args, **options):
+        Path(target).write_bytes(b"half of")
+        raise OSError("full")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="full"):
+        result.save(tmp_path / "new" / "out.png")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.png"]
+    assert np.array_equal(pixels(Image.open(tmp_path / "new" / "out.png")), pixels(result.images[1]))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
@@ -284,12 +304,40 @@ def test_predictions_can_be_passed_back(pipe):
             "the segmentation mask must have",
         ),
         ({"edge": HOLE, "edge_mask": HOLE.T}, "the edge mask must have"),
-        ({"num_samples": 0}, "num_samples and batch_size must be >= 1"),
+        ({"num_samples": 0}, "num_samples must be >= 1, got 0"),
+        ({"num_samples": 1.5}, r"num_samples must be a whole number, got 1\.5"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"seed": 1.0}, r"seed must be a whole number, got 1\.0"),
     ],
 )
 def test_bad_arguments(pipe, options, message):
     with pytest.raises(ValueError, match=message):
         pipe(RGB, HOLE, **options)
+
+
+@pytest.mark.parametrize("margin", [-1, 11, float("nan"), "a", None])
+def test_a_bad_margin_is_found_at_once(margin):
+    with pytest.raises(ValueError, match=r"margin must lie in \[0, 10\]"):
+        Inpainter(FakeModel(), margin=margin)
+
+
+def test_whole_numbers_of_any_type_are_the_same(pipe):
+    one = pixels(pipe(RGB, HOLE, seed=1).image)
+    assert np.array_equal(pixels(pipe(RGB, HOLE, seed=np.int64(1), num_samples=np.uint8(1)).image), one)
+    with pytest.raises(ValueError, match=r"index must be a whole number, got 1\.0"):
+        next(pipe.batch([Job(RGB, HOLE, index=1.0)]))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_job_that_cannot_be_used_costs_no_other(pipe):
+    jobs = [Job(RGB, HOLE, index=0), Job(RGB, HOLE.T), Job(RGB, HOLE, index=2), Job("absent.png", HOLE)]
+    first, second, third, fourth = pipe.attempts(jobs)
+    assert "the mask must have the size" in str(second)
+    assert "none is there" in str(fourth)
+    assert not np.array_equal(pixels(first.image), pixels(third.image))
+    results = pipe.batch(jobs)
+    assert np.array_equal(pixels(next(results).image), pixels(first.image))
+    with pytest.raises(ValueError, match="the mask must have the size"):
+        next(results)
 
 
 def test_a_mask_of_another_size_names_both_and_the_file(pipe, tmp_path):
@@ -303,7 +351,7 @@ def test_a_mask_of_another_size_names_both_and_the_file(pipe, tmp_path):
 # The network
 
 
-@pytest.mark.parametrize("device", ["nonsense", "mps", "meta", "xpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["nonsense", "mps", "meta", "xpu", "cuda:99", "", 0, 1.5])
 def test_a_device_that_cannot_serve(device):
     with pytest.raises(ValueError, match=r"^device .*must"):
         Inpainter.from_pretrained("scenes-128", device)

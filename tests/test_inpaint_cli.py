@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from mmif import backends, inpaint_cli
 from mmif.inpaint import Inpainter
-from mmif.pairing import find_guidance, pair_masks
+from mmif.pairing import pair_guidance, pair_masks
 
 RNG = np.random.default_rng(2)
 SIZE = (40, 30)
@@ -146,7 +147,11 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
         (("a.png", "m.png", "--edge", "small.png"), "the edge map must have the size"),
         (("a.png", "m.png", "--segmentation", "small.png"), "the segmentation must have the size"),
         (("a.png", "m.png", "--segmentation", "nine.png"), "labels of a segmentation must be 0..3, or 255"),
-        (("a.png", "m.png", "--edge-mask", "m.png"), "an edge mask needs an edge map"),
+        (("a.png", "m.png", "--edge-mask", "m.png"), "--edge-mask needs --edge; pass both"),
+        (
+            ("a.png", "m.png", "--edge", "m.png"),
+            "the mask and the edge of a.png must be two files; m.png would be both",
+        ),
         (("a.png", "m.png", "--edge", "no.png"), "--edge must be a file, or a folder"),
         (("a.png", "m.png", "--margin", "-1"), "margin must lie"),
         (("a.png", "m.png", "--num-samples", "0"), "must be >= 1"),
@@ -161,6 +166,11 @@ def test_bad_input_is_one_line(model, capsys, argv, words):
     Path("text.png").write_text("no image")
     assert words in fails(capsys, *argv, "-o", "out.png")
     assert not Path("out.png").exists()
+
+
+def test_a_mistyped_folder_is_said_to_be_missing(model, capsys):
+    mask("m.png")
+    assert "must exist at nofolder; none is there" in fails(capsys, "nofolder", "m.png", "-o", "out")
 
 
 def test_unknown_weights_are_one_line(capsys):
@@ -217,8 +227,32 @@ def test_guidance_beside_the_photographs(model, capsys):
     mask("in/b_edge.png")
     run("in", "in", "-o", "out", "--segmentation", "in", "--edge", "in", "--batch", "1")
     assert [(call.seg is not None, call.edge is not None) for call in model.calls] == [(True, False), (False, True)]
-    words = fails(capsys, "in", "in", "-o", "new", "--edge-mask", "in")
+    words = fails(capsys, "in", "in", "-o", "new", "--edge", "in", "--edge-mask", "in")
     assert "--edge-mask must be a file, or a folder that holds NAME_edge_mask.png; in is not" in words
+
+
+def test_one_file_is_never_a_map_and_something_else(model, capsys):
+    photo("in/a.jpg"), mask("m.png")
+    mask("gg/a.png")
+    words = "must be a file, or a folder that holds NAME_edge_mask.png; gg is not"
+    assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg", "--edge-mask", "gg")
+    words = "the segmentation and the edge of in/a.jpg must be two files; gg/a.png would be both"
+    assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg", "--segmentation", "gg")
+    assert "the mask and the edge of" in fails(capsys, "in", "gg", "-o", "out", "--edge", "gg")
+    mask("gg/a_edge_mask.png")
+    run("in", "m.png", "-o", "out", "--edge", "gg", "--edge-mask", "gg")
+    mask("edges/a.webp")
+    run("in/a.jpg", "gg/a.png", "-o", "b.png", "--edge", "edges", "--edge-mask", "gg/a.png")
+    assert all(call.edge is not None for call in model.calls)
+
+
+def test_a_misnamed_file_of_guidance_stops_a_folder_but_not_one_photograph_of_it(model, capsys):
+    photo("in/a.png"), photo("in/b.png"), mask("m.png")
+    mask("gg/a_edge.png"), mask("gg/B_edge.png")
+    words = "every file of guidance in gg must have a photograph in in; 1 have none: B_edge.png"
+    assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg")
+    assert not model.calls
+    run("in/a.png", "m.png", "-o", "out.png", "--edge", "gg")
 
 
 def test_the_same_note_is_printed_once(model, capsys):
@@ -251,7 +285,18 @@ def test_skip_existing_leaves_what_is_there_of_an_unfinished_photograph(model):
     assert Image.open("a_out_s1.png").size == SIZE
 
 
-def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, capsys, monkeypatch):
+@pytest.fixture
+def harmless_sigterm():
+    """Where nothing handles the signal it must not end the tests."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
+    model, capsys, monkeypatch, harmless_sigterm, number
+):
     for stem in "abc":
         photo(f"in/{stem}.png")
     mask("m.png")
@@ -260,7 +305,7 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, caps
     def save(self, target, *args, **options):
         if ".b.png" in str(target):
             Path(target).write_bytes(b"half of")
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         real(self, target, *args, **options)
 
     monkeypatch.setattr(Image.Image, "save", save)
@@ -277,7 +322,43 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(model, caps
 
 def test_a_bad_photograph_in_a_folder_is_named(model, capsys):
     photo("in/a.png"), photo("in/b.png", (10, 10)), mask("m.png")
-    assert "in/b.png: the mask must have the size" in fails(capsys, "in", "m.png", "-o", "out")
+    assert "1 are not: in/b.png: the mask must have the size" in fails(capsys, "in", "m.png", "-o", "out")
+
+
+def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys):
+    for stem in "abcdefghi":
+        photo(f"in/{stem}.png")
+    mask("m.png")
+    for stem in "bdefgh":
+        Path(f"in/{stem}.png").write_text("no image")
+    with pytest.raises(SystemExit) as stop:
+        run("in", "m.png", "-o", "out", "--batch", "8")
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out.splitlines()[-1] == "3 of 9 written to out, 0 were there already"
+    assert names() == ["a.png", "c.png", "i.png"]
+    (line,) = (line for line in err.splitlines() if line.startswith("mmif-inpaint: error"))
+    assert "6 are not: in/b.png: must be an image" in line
+    assert "; in/g.png: must be an image" in line
+    assert "in/h.png" not in line
+    assert "; and 1 more; mend or remove them" in line
+    for stem in "bdefgh":
+        photo(f"in/{stem}.png")
+    run("in", "m.png", "-o", "out", "--skip-existing")
+    assert capsys.readouterr().out.splitlines()[-1] == "6 of 9 written to out, 3 were there already"
+
+
+def test_a_full_disk_ends_a_folder_at_once(model, capsys, monkeypatch):
+    for stem in "abc":
+        photo(f"in/{stem}.png")
+    mask("m.png")
+
+    def save(self, target, *args, **options):
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    assert "No space left on device" in fails(capsys, "in", "m.png", "-o", "out", "--batch", "1")
+    assert len(model.calls) == 1
 
 
 def test_two_photographs_cannot_make_one_file(model, capsys):
@@ -355,14 +436,51 @@ def test_folders_that_hold_nothing():
         pair_masks(Path("p"), Path("nowhere"))
 
 
+def test_a_folder_named_like_a_picture_is_none():
+    touch("p/a.png", "p/sub.png/b.png", "m.png")
+    assert [p.stem for p in pair_masks(Path("p"), Path("m.png"))] == ["a"]
+
+
+def test_guidance_masks_beside_the_masks_are_no_masks():
+    touch("p/a.png", "p/a_mask.png", "p/a_edge.png", "p/a_edge_mask.png", "p/a_seg_mask.png")
+    assert [p.mask.name for p in pair_masks(Path("p"), Path("p"))] == ["a_mask.png"]
+    touch("q/a.png", "q/b_seg.png", "m/a.png", "m/a_edge_mask.png", "m/b_seg_mask.png")
+    assert [p.mask.name for p in pair_masks(Path("q"), Path("m"))] == ["a.png", "b_seg_mask.png"]
+
+
 def test_guidance_by_name():
-    touch("p/a.png", "p/a_seg.png", "s/a.png")
-    image = Path("p/a.png")
-    assert find_guidance(Path("p"), image, "seg") == Path("p/a_seg.png")
-    assert find_guidance(Path("s"), image, "seg") == Path("s/a.png")
-    assert find_guidance(Path("p"), image, "edge") is None
-    assert find_guidance(image, image, "edge") == image
-    assert find_guidance(None, image, "edge") is None
+    touch("p/a.png", "p/a_seg.png", "p/a_seg_mask.png", "s/a.png", "s/a_edge.PNG", "s/b_mask000.tif", "p/b.webp")
+    a, b = images = [Path("p/a.png"), Path("p/b.webp")]
+    assert pair_guidance(Path("p"), images, "seg") == {a: Path("p/a_seg.png")}
+    assert pair_guidance(Path("p"), images, "seg_mask") == {a: Path("p/a_seg_mask.png")}
+    assert pair_guidance(Path("s"), images, "seg") == {a: Path("s/a.png")}
+    assert pair_guidance(Path("s"), images, "seg_mask", maps=Path("s")) == {}
+    assert pair_guidance(Path("s"), images, "edge") == {a: Path("s/a_edge.PNG")}
+    assert pair_guidance(Path("p"), images, "edge") == {}
+    assert pair_guidance(a, images, "edge") == {a: a, b: a}
+    assert pair_guidance(None, images, "edge") == {}
+
+
+def test_guidance_without_a_photograph_lists_the_first_five():
+    images = [Path("p/a.png")]
+    touch("p/a.png", "p/B_edge.png", "g/a.png", "g/a_seg.png", *(f"g/{i}.png" for i in range(6)))
+    with pytest.raises(ValueError, match=r"in p must have a photograph in p; 1 have none: B_edge\.png"):
+        pair_guidance(Path("p"), images, "edge")
+    with pytest.raises(ValueError, match=r"6 have none: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 1 more"):
+        pair_guidance(Path("g"), images, "edge")
+    assert pair_guidance(Path("g"), images, "edge", whole=False) == {images[0]: Path("g/a.png")}
+
+
+def test_results_with_what_was_predicted_can_be_a_folder_of_guidance():
+    a, _ = images = [Path("p/a.png"), Path("p/b.png")]
+    touch("out/a.png", "out/a_seg.png", "out/a_strip.png", "out/b.png")
+    assert pair_guidance(Path("out"), images, "seg") == {a: Path("out/a_seg.png")}  # and never the picture out/b.png
+
+
+def test_two_files_of_guidance_for_one_photograph():
+    touch("p/a.png", "g/a_edge.png", "g/a_edge.tif")
+    with pytest.raises(ValueError, match=r"p/a\.png must have one file .*; g/a_edge\.png and g/a_edge\.tif clash"):
+        pair_guidance(Path("g"), [Path("p/a.png")], "edge")
 
 
 def test_help_states_the_polarity(capsys):

@@ -16,7 +16,7 @@ BASE = {"torch", "numpy", "PIL", "safetensors", "jsonargparse", "tqdm", "mmif", 
 # From the bottom up: modules or packages of mmif, what of mmif they may import, what else beside the standard library.
 # A name stands for everything below it; the names of one row may import each other; the first row that fits counts.
 RULES: dict[str, tuple[str, str]] = {
-    "config": ("", ""),
+    "config lock": ("", ""),
     "backends": ("", "torch"),
     "cli": ("backends", "torch"),
     "extension": ("backends", "torch"),
@@ -31,9 +31,9 @@ RULES: dict[str, tuple[str, str]] = {
     "losses": ("", "torch"),
     "metrics perceptual": ("features", "torch sklearn"),
     "baselines": ("", "numpy"),
-    "data": ("cli image features", "torch numpy PIL safetensors tqdm"),
+    "data": ("cli lock image features", "torch numpy PIL safetensors tqdm"),
     "train": (
-        "config backends cli ops model checkpoint image features hrf losses data",
+        "config lock backends cli ops model checkpoint image features hrf losses data",
         "torch numpy PIL jsonargparse tqdm",
     ),
     "inpaint inpaint_cli crop seam job pairing strip": (
@@ -44,7 +44,7 @@ RULES: dict[str, tuple[str, str]] = {
         "config backends cli model checkpoint image imagefile metrics perceptual baselines data inpaint seam",
         "torch numpy PIL tqdm",
     ),
-    "doctor": ("backends ops", "torch"),
+    "doctor": ("backends cli ops", "torch"),
     "__main__": ("", ""),
     "__init__": ("config model inpaint", ""),
 }

@@ -37,6 +37,21 @@ def test_balanced_edge_loss_weighs_rare_edges_as_much_as_the_rest():
     assert on_edge.item() == pytest.approx(-elsewhere.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("form", ["plain", "balanced"])
+def test_edge_loss_is_torchs_where_it_is_defined(form):
+    p, edge = torch.rand(2, 1, 16, 16, requires_grad=True), (torch.rand(2, 1, 16, 16) > 0.9).float()
+    weight = torch.where(edge > 0.5, 1 - edge.mean(), edge.mean()) if form == "balanced" else None
+    expected, loss = F.binary_cross_entropy(p.clamp(1e-6, 1 - 1e-6), edge, weight), losses.edge_loss(p, edge, form)
+    torch.testing.assert_close(loss, expected, rtol=1e-7, atol=0)
+    gradients = [torch.autograd.grad(value, p)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("form", ["plain", "balanced"])
+def test_edge_loss_lets_nan_through(form):
+    assert losses.edge_loss(torch.full((1, 1, 2, 2), torch.nan), torch.eye(2)[None, None], form).isnan()
+
+
 def test_edge_loss_is_finite_at_the_ends():
     p = torch.tensor([[[[0.0, 1.0]]]])
     assert torch.isfinite(losses.edge_loss(p, 1 - p, "plain"))

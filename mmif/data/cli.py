@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from mmif.data.prepare import prepare
     from mmif.data.settings import Settings
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, the worker processes with it
     settings = Settings(args.layout, args.size, args.seg, args.classes, args.canny_sigma)
     manifest = prepare(args.source, args.out, settings, weights=args.weights, workers=args.workers)
     counts = ", ".join(f"{split} {entry['count']}" for split, entry in manifest["splits"].items())

@@ -174,4 +174,4 @@ def _read(entry: _Entry) -> dict[str, bytes]:
 
 
 def _decode(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))  # all that a shard holds

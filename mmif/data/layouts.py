@@ -81,7 +81,15 @@ def _photographs(folder: Path) -> list[Path]:
 
 
 def _key(path: Path, root: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.relative_to(root).with_suffix("").as_posix())
+    return _safe(path.relative_to(root).with_suffix("").as_posix())
+
+
+def _safe(name: str) -> str:
+    """The name without what a key must not hold; a hash tells names apart that differ in nothing else."""
+    plain = name.replace("/", "-")
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain)
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    return safe if safe == plain else f"{safe}-{digest[:8]}"
 
 
 def _unique(records: Iterable[Record]) -> Iterator[Record]:
@@ -132,7 +140,7 @@ def _folder(root: Path) -> Iterator[Record]:
     for path in paths:
         if path.with_name(_SIDECAR.sub("", path.stem)) in stems and _SIDECAR.search(path.stem):
             continue
-        group = _CROP.sub("", _key(path, root))
+        group = _safe(_CROP.sub("", path.relative_to(root).with_suffix("").as_posix()))
         place = _fraction(group)
         split = "train" if place < 0.9 else "val" if place < 0.95 else "test"
         seg = path.with_name(path.stem + "_seg.png")

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import os
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,9 @@ from mmif.data.layouts import LAYOUTS, SPLITS, Record, drop_duplicates, read_lay
 from mmif.data.photo import read_square
 from mmif.data.settings import Settings
 from mmif.data.shard import BATCH, chunks, readable, to_tensor, write_shard
+from mmif.data.workers import share_out
 from mmif.features import mobilenet_v2
+from mmif.lock import claim
 
 _SHARD = 500  # photographs in one shard
 _FIT = 1500  # training photographs that k-means sees
@@ -52,7 +53,9 @@ def prepare(
         The manifest, which is also written to ``out/manifest.json``.
 
     Raises:
-        ValueError: a setting out of range, no photographs, or an ``out`` that holds something else.
+        ValueError: a setting out of range, no photographs, an ``out`` that holds something else or in which another
+            run is at work, or a damaged shard.
+        ChildProcessError: a worker process was ended from outside.
     """
     if workers < 1:
         raise ValueError(f"--workers must be >= 1, got {workers}")
@@ -60,13 +63,14 @@ def prepare(
     settings = settings.resolved(records)
     shards = _plan(records, out)
     manifest = _manifest(source, settings, records, duplicates)
-    _begin(out, manifest)
-    if settings.seg == "kmeans" and not (out / _CENTRES).exists():
-        training = [record for record in records if record.split == "train"]
-        _fit(training[:_FIT], settings, out / _CENTRES, weights, progress)
-    _write_missing(shards, partial(_work, settings, out, weights), workers, progress)
-    manifest |= _describe(shards, settings, source, out) | {"complete": True, "made_by": f"mmif-data {__version__}"}
-    _write_json(out / "manifest.json", manifest)
+    with _claimed(out):
+        _begin(out, manifest)
+        if settings.seg == "kmeans" and not (out / _CENTRES).exists():
+            training = [record for record in records if record.split == "train"]
+            _fit(training[:_FIT], settings, out / _CENTRES, weights, progress)
+        _write_missing(shards, partial(_work, settings, out, weights), workers, progress)
+        manifest |= _describe(shards, settings, source, out) | {"complete": True, "made_by": f"mmif-data {__version__}"}
+        _write_json(out / "manifest.json", manifest)
     return manifest
 
 
@@ -90,30 +94,48 @@ def _manifest(source: Path, settings: Settings, records: list[Record], duplicate
         "num_classes": len(settings.labels),
         "labels": settings.labels,
         "canny_sigma": settings.canny_sigma,
-        "photographs_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "photographs_sha256": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
         "terms": LAYOUTS[settings.layout].terms,
         "duplicates": sorted(_relative(record, source) for record in duplicates),
     }
 
 
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a new or empty folder, or one that this command began, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY)  # a file to hold would be one too many in the set
+    try:
+        claim(out, folder)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _begin(out: Path, manifest: dict[str, Any]) -> None:
-    """Claim ``out`` for this run, or make sure that it was begun by the same one."""
+    """Begin in an empty folder, or make sure that this same run began it and that what it wrote is whole."""
     path = out / "manifest.json"
     if path.is_file():
         try:
             begun = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError):
-            begun = {}  # damaged: differs in everything
+            shards = [shard for split in begun.get("splits", {}).values() for shard in split["shards"]]
+            written = {out / shard["file"]: shard["sha256"] for shard in shards}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            begun, written = {}, {}  # damaged: differs in everything
         changed = [key for key in manifest if key != "complete" and begun.get(key) != manifest[key]]
         if changed:
             raise ValueError(
                 f"--out must be new or hold the same set, but {', '.join(changed)} in {path} differ: "
                 "remove the folder or choose another"
             )
+        damaged = next((p for p, digest in written.items() if p.exists() and _sha256(p) != digest), None)
+        if damaged:
+            raise ValueError(f"{damaged} must be as it was written, and is damaged: remove it and run this again")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if any(out.iterdir()):
         raise ValueError(f"--out must be a new or empty folder, or one that this command began, got {out}")
-    out.mkdir(parents=True, exist_ok=True)
     _write_json(path, manifest)
 
 
@@ -135,11 +157,8 @@ def _write_missing(
         if workers == 1 or len(missing) < 2:
             for item in missing.items():
                 bar.update(work(*item))
-            return
-        # spawn: a forked child may hang in the thread pools that torch has started here
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            for future in as_completed([pool.submit(work, *item) for item in missing.items()]):
-                bar.update(future.result())
+        else:
+            share_out(work, missing.items(), workers, bar.update)
 
 
 def _work(settings: Settings, out: Path, weights: Path | None, path: Path, records: list[Record]) -> int:
@@ -169,8 +188,8 @@ def _describe(shards: dict[Path, list[Record]], settings: Settings, source: Path
         corrupt += [_reason(record, settings, source, path) for record in records if record.key not in written]
         split = splits.setdefault(path.parent.name, {"count": 0, "shards": []})
         split["count"] += len(written)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        split["shards"].append({"file": path.relative_to(out).as_posix(), "count": len(written), "sha256": digest})
+        file = path.relative_to(out).as_posix()
+        split["shards"].append({"file": file, "count": len(written), "sha256": _sha256(path)})
     return {"splits": splits, "corrupt": sorted(corrupt, key=lambda entry: entry["path"])}
 
 
@@ -196,6 +215,10 @@ def _reason(record: Record, settings: Settings, source: Path, shard: Path) -> di
 
 def _relative(record: Record, source: Path) -> str:
     return record.path.relative_to(source).as_posix()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

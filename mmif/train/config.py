@@ -41,6 +41,8 @@ class RunConfig:
     """Steps between lines in log.jsonl."""
     max_hours: float = 0.0
     """Stop cleanly after this time; 0: no limit."""
+    change_options: bool = False
+    """Go on with other options than the run has; each change is kept in trainer/options.json."""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmif import checkpoint, losses
 from mmif.config import ModelConfig
-from mmif.data.dataset import read_manifest
 from mmif.data.masks import random_hole
 from mmif.hrf import HRFLoss
 from mmif.model import MMInvertFill, Output
@@ -86,8 +85,10 @@ class EncoderTrainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for name in ("model", "d_img", "d_edge", "opt", "opt_d"):
+        for name in ("model", "d_img", "d_edge"):
             getattr(self, name).load_state_dict(state[name])
+        for name in ("opt", "opt_d"):
+            loop.load_optimiser(getattr(self, name), state[name])
         self.average.module.load_state_dict(state["average"])
 
     def step(self, step: int, item: dict[str, Any]) -> dict[str, Tensor]:
@@ -237,22 +238,18 @@ class EncoderTrainer:
 
 def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
     """Train, or go on with, the encoder of ``config``; see :mod:`mmif.train.loop` for what is written."""
-    labels = len(read_manifest(Path(options.data))["labels"])
-    if labels > config.encoder.num_classes:
+    photographs = loop.training_set(options, config.resolution)
+    if photographs.num_classes > config.encoder.num_classes:
         raise ValueError(
-            f"{options.data} must have at most the {config.encoder.num_classes} labels of the model, got {labels}; "
-            f"give --override encoder.num_classes={labels}"
+            f"{options.data} must have at most the {config.encoder.num_classes} labels of the model, got "
+            f"{photographs.num_classes}; give --override encoder.num_classes={photographs.num_classes}"
         )
-    run = loop.Run(options, config)
     trainer = EncoderTrainer(options, config)
-    state = run.load()
-    start = 0
-    if state is not None:
-        trainer.load_state(state)
-        start = state["step"]
+    run = loop.Run(options, config)  # makes the folder, so all that may be wrong comes before
+    start = run.resume(trainer.load_state)
     print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(options, config.resolution, start)
-    shown = next(loop.batches(options, config.resolution, 0))  # the same photographs in every sample picture
+    data = loop.batches(photographs, options, start)
+    shown = next(loop.batches(photographs, options, 0))  # the same photographs in every sample picture
 
     def body(step: int) -> dict[str, Tensor]:
         return trainer.step(step, next(data))

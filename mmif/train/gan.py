@@ -52,8 +52,10 @@ class GanTrainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for name in ("generator", "discriminator", "opt_g", "opt_d"):
+        for name in ("generator", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
+        for name in ("opt_g", "opt_d"):
+            loop.load_optimiser(getattr(self, name), state[name])
         self.average.module.load_state_dict(state["average"])
         self.mean_path.copy_(state["mean_path"])
 
@@ -132,15 +134,12 @@ class GanTrainer:
 
 def train_gan(options: GanConfig, config: ModelConfig) -> None:
     """Train, or go on with, the generator of ``config``; see :mod:`mmif.train.loop` for what is written."""
-    run = loop.Run(options, config)
+    photographs = loop.training_set(options, config.resolution)
     trainer = GanTrainer(options, config)
-    state = run.load()
-    start = 0
-    if state is not None:
-        trainer.load_state(state)
-        start = state["step"]
+    run = loop.Run(options, config)  # makes the folder, so all that may be wrong comes before
+    start = run.resume(trainer.load_state)
     print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(options, config.resolution, start)
+    data = loop.batches(photographs, options, start)
 
     def body(step: int) -> dict[str, Tensor]:
         return trainer.step(step, next(data)["image"])

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -24,6 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from mmif.config import ModelConfig
+from mmif.data.dataset import InfiniteSampler, PackedDataset
+from mmif.data.dataset import batches as data_batches
+from mmif.lock import claim
 from mmif.train.config import RunConfig
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 MAY_CHANGE = ("steps", "workers", "snapshot_every", "sample_every", "log_every", "max_hours", "device", "data", "out")
+MAY_CHANGE += ("change_options",)
 
 
 def pick_device(name: str) -> torch.device:
@@ -82,8 +86,8 @@ class Run:
         (self.folder / "trainer").mkdir(parents=True, exist_ok=True)
         (self.folder / "samples").mkdir(exist_ok=True)
         self._log = open(self.folder / "trainer" / "log.jsonl", "a", encoding="utf-8")
-        self._claim()
-        self._check_options()
+        claim(self.folder, self._log)  # two runs in one folder would mix
+        self._changed = self._check_options()
         self._board = _tensorboard(self.folder / "trainer")
 
     @property
@@ -95,39 +99,59 @@ class Run:
         """Wall-clock hours of training, earlier parts of the run included."""
         return self.hours_before + (time.monotonic() - self.started) / 3600
 
-    def _claim(self) -> None:
-        """Hold the log for this process, until it ends in whichever way: two runs in one folder would mix."""
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{self.folder} must have one run at a time, and another is at work in it") from None
+    @property
+    def _options_file(self) -> Path:
+        return self.folder / "trainer" / "options.json"
 
-    def _check_options(self) -> None:
-        """A run that goes on must be the same run: options that change the result may not differ."""
-        file = self.folder / "trainer" / "options.json"
+    def _options(self) -> dict[str, Any]:
         now = {**dataclasses.asdict(self.options), "model": self.model_config.to_dict()}
-        now = json.loads(json.dumps(now))
-        if self.state_file.exists():
-            before = _read_options(file)
-            changed = [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]
-            if changed:
-                raise ValueError(
-                    f"{self.folder} holds a run with other options ({', '.join(sorted(changed))} differ); "
-                    f"give the same options to go on, or another --out to start anew"
-                )
-        write_text(file, json.dumps(now, indent=2))
+        return json.loads(json.dumps(now))
 
-    def load(self) -> dict[str, Any] | None:
-        """The state to go on from, or None for a new run."""
+    def _check_options(self) -> dict[str, list[Any]]:
+        """A run that goes on must be the same run: options that change the result may not differ, unless asked for.
+
+        Returns:
+            What differs: name to [before, now].
+        """
         if not self.state_file.exists():
-            return None
+            return {}
+        before, now = _flat(_read_options(self._options_file)), _flat(self._options())
+        changed = {k: [before.get(k), v] for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v}
+        if changed and not self.options.change_options:
+            raise ValueError(
+                f"{self.folder} holds a run with other options ({', '.join(sorted(changed))} differ); give the same "
+                f"options to go on, --change_options true to go on with these, or another --out to start anew"
+            )
+        return changed
+
+    def resume(self, load_state: Callable[[dict[str, Any]], None]) -> int:
+        """Give the state on disk to ``load_state`` and return the step to go on from, 0 in a new run.
+
+        Only then are the options written: they have been found to fit.
+        """
+        step, changes = 0, []
+        if self.state_file.exists():
+            step = self._load(load_state)
+            changes = _read_options(self._options_file).get("changes", [])
+        if self._changed:
+            changes.append({"step": step, "changed": self._changed})
+            words = ", ".join(f"{k} {json.dumps(a)} -> {json.dumps(b)}" for k, (a, b) in self._changed.items())
+            print(f"{self.folder}: from step {step} on with other options: {words}")
+        write_text(self._options_file, json.dumps({**self._options(), "changes": changes}, indent=2))
+        return step
+
+    def _load(self, load_state: Callable[[dict[str, Any]], None]) -> int:
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
-            self.hours_before = float(state["hours"])
-        except Exception as error:
-            message = f"{self.state_file} must be a state of this program, and cannot be read: {error}"
-            raise ValueError(message) from error
-        return state
+            self.hours_before, step = float(state["hours"]), int(state["step"])
+            load_state(state)
+        except Exception as error:  # whatever a damaged file can bring about
+            why = shorten(f"{type(error).__name__}: {error}", 300)
+            raise ValueError(
+                f"{self.state_file} must be the state of a run with these options, and cannot be loaded ({why}); "
+                f"restore it, give the run's own options, or another --out to start anew"
+            ) from error
+        return step
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state whole: to a temporary name first."""
@@ -154,6 +178,28 @@ def _read_options(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{file} must hold the options of the run, and cannot be read: {error}") from error
+
+
+def _flat(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+    return flat
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take the moments from ``state``; rates and betas stay those of the options.
+
+    Raises:
+        ValueError: the state belongs to other parameters; torch itself only counts them.
+    """
+    own = [{k: v for k, v in group.items() if k != "params"} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, values in zip(optimiser.param_groups, own, strict=True):
+        group.update(values)
+    if any(m.shape != p.shape for p, moments in optimiser.state.items() for m in moments.values() if m.ndim):
+        raise ValueError("an optimiser's moments have another shape than its parameters")
 
 
 def _tensorboard(folder: Path) -> SummaryWriter | None:
@@ -205,14 +251,18 @@ def _check_finite(step: int, values: Mapping[str, Tensor]) -> None:
         )
 
 
-def batches(options: RunConfig, resolution: int, start: int) -> Iterator[dict[str, Any]]:
-    """Endless batches of the training split, beginning with the batch of step ``start``."""
-    from mmif.data.dataset import InfiniteSampler, PackedDataset
-    from mmif.data.dataset import batches as data_batches
-
+def training_set(options: RunConfig, resolution: int) -> PackedDataset:
+    """The training split, which must suit the model."""
     dataset = PackedDataset(options.data, "train")
     if dataset.size != resolution:
         raise ValueError(f"{options.data} holds squares of {dataset.size} pixels, the preset needs {resolution}")
+    if not len(dataset):
+        raise ValueError(f"{options.data} must have photographs to train on, its split train is empty: prepare more")
+    return dataset
+
+
+def batches(dataset: PackedDataset, options: RunConfig, start: int) -> Iterator[dict[str, Any]]:
+    """Endless batches, beginning with the batch of step ``start``."""
     sampler = InfiniteSampler(len(dataset), seed=options.seed, start=start * options.batch)
     return iter(data_batches(dataset, sampler, options.batch, options.workers))
 

@@ -23,13 +23,19 @@ def publish(options: PublishConfig) -> None:
     """Write ``options.out`` from ``options.run``; a model card there is left alone.
 
     Raises:
-        ValueError: the run holds no whole model, or its weights overflow float16.
+        ValueError: no run is there, it holds no whole model, its weights overflow float16, or a run would be replaced.
     """
+    log = Path(options.run) / "trainer" / "log.jsonl"
+    if not log.is_file():
+        raise ValueError(
+            f"--run must be a run folder of `mmif-train encoder`, and {options.run} holds no trainer/{log.name}"
+        )
+    if (Path(options.out) / "trainer").exists():
+        raise ValueError(f"--out must not be a run folder, whose weights float16 would replace, got {options.out}")
     model, info = checkpoint.load(options.run)
     too_large = [k for k, v in model.state_dict().items() if v.is_floating_point() and not v.half().isfinite().all()]
     if too_large:
         raise ValueError(f"weights must fit into float16, {len(too_large)} tensors do not (first: {too_large[0]})")
-    log = Path(options.run) / "trainer" / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1]) if lines else {}  # a run shorter than --log_every
     extra = {"stage": info["stage"], "step": info["step"], "hours": info["hours"], "last_losses": last}

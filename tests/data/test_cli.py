@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,18 @@ def test_nothing_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[
         main([*command, "--seg", "none", "--workers", "1"])
     assert stop.value.code == 2
     assert "mmif-data: error: --from must hold photographs that can be read; a.png: " in capsys.readouterr().err
+
+
+def test_sigterm_ends_like_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mmif.data.prepare.prepare", lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["prepare", "--layout", "folder", "--from", str(tmp_path), "--out", str(tmp_path / "set")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "mmif-data: interrupted\n"
 
 
 def test_missing_weights_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import tarfile
@@ -165,6 +166,19 @@ def test_a_damaged_photograph_names_its_shard(packed: Path):
     shard.write_bytes(data)
     with pytest.raises(ValueError, match=r"000000\.tar must hold a whole photo\d+"):
         PackedDataset(packed, "train")[0]
+
+
+def test_a_shard_holds_nothing_but_png_and_jpeg(packed: Path):
+    shard = packed / "train" / "000000.tar"
+    dataset = PackedDataset(packed, "train")
+    offset, size = dataset._entries[0].members["png"]
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "GIF")  # whole, as an EPS might be, which Pillow lets Ghostscript run
+    data = bytearray(shard.read_bytes())
+    data[offset : offset + size] = buffer.getvalue().ljust(size)
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match="cannot identify image file"):
+        dataset[0]
 
 
 @pytest.mark.parametrize("damage", [{"size": "x"}, {"splits": 5}, {"labels": None}])

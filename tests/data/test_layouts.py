@@ -90,6 +90,32 @@ def test_keys_are_unique_and_safe(tmp_path: Path, photograph):
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys)
 
 
+def test_names_in_any_script_are_told_apart(tmp_path: Path, photograph):
+    names = ["".join(chr(0x4E00 + int(digit)) for digit in f"{i:03d}") for i in range(60)]
+    for i, name in enumerate(names):
+        photograph(tmp_path / f"{name}.png", i)
+    found = splits(read_layout("folder", tmp_path))
+    assert all(found.values())  # no longer one group, and so one split
+    assert max(map(len, set.union(*found.values()))) == len("--01234567")
+    (tmp_path / f"{names[0]}.png").unlink()
+    assert set.union(*splits(read_layout("folder", tmp_path)).values()) < set.union(*found.values())
+
+
+def test_crops_in_any_script_share_a_split(tmp_path: Path, photograph):
+    for i in range(90):
+        photograph(tmp_path / f"{chr(0x4E00 + i // 3)}_{i % 3:03d}.png", i)
+    records = read_layout("folder", tmp_path)
+    groups = {record.group: {r.split for r in records if r.group == record.group} for record in records}
+    assert len(groups) == 30
+    assert all(len(found) == 1 for found in groups.values())
+
+
+def test_a_plain_name_is_its_key(tmp_path: Path, photograph):
+    photograph(tmp_path / "deep" / "IMG-1_a.jpg")
+    photograph(tmp_path / "deep" / "a b.jpg", 1)
+    assert sorted(r.key for r in read_layout("folder", tmp_path)) == ["deep-IMG-1_a", "deep-a-b-6f3aed0f"]
+
+
 def test_the_order_is_mixed_and_fixed(folder: Path):
     keys = [r.key for r in read_layout("folder", folder)]
     assert keys == [r.key for r in read_layout("folder", folder)]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -268,17 +270,64 @@ def test_another_set_in_the_same_folder_is_refused(folder: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("length", [0, 700, 3000, 12000])
-def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path, length: int):
-    pack(folder, tmp_path / "out")
+def test_a_damaged_shard_of_an_unfinished_set_is_named(folder: Path, tmp_path: Path, length: int):
+    manifest = pack(folder, tmp_path / "out")
+    del manifest["splits"]
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     shard = tmp_path / "out" / "train" / "000000.tar"
     shard.write_bytes(shard.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"000000.tar must .* remove it"):
         pack(folder, tmp_path / "out")
 
 
-def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path):
+def test_a_damaged_shard_of_a_finished_set_is_named(folder: Path, tmp_path: Path):
     pack(folder, tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").write_text('{"format":')
+    whole = tree(tmp_path / "out")
+    shard = tmp_path / "out" / "train" / "000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[1500:1700] = bytes(200)
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"000000.tar must be as it was written, .* remove it"):
+        pack(folder, tmp_path / "out")
+    assert tree(tmp_path / "out") == whole | {"train/000000.tar": bytes(data)}
+    shard.unlink()
+    pack(folder, tmp_path / "out")
+    assert tree(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_runs_cannot_share_a_folder(folder: Path, tmp_path: Path, begun: bool):
+    (tmp_path / "out").mkdir()
+    if begun:
+        pack(folder, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match="out must have one run at a time"):
+        pack(folder, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    os.close(other)
+    pack(folder, tmp_path / "out")
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, photograph):
+    photograph(tmp_path / "in" / os.fsdecode(b"caf\xe9.png"))
+    (key, _) = one(tmp_path)
+    assert key.startswith("caf--")
+    assert pack(tmp_path / "in", tmp_path / "out")["complete"]
+
+
+def test_a_file_is_no_folder(folder: Path, tmp_path: Path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="--out must be a new or empty folder"):
+        pack(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["format", "splits"])
+def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path, damage: str):
+    manifest = pack(folder, tmp_path / "out")
+    content = '{"format":' if damage == "format" else json.dumps(manifest | {"splits": [5]})
+    (tmp_path / "out" / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"format.* in .*manifest.json differ: remove the folder"):
         pack(folder, tmp_path / "out")
 

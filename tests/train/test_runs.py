@@ -124,7 +124,34 @@ def test_going_on_with_other_options_is_refused(capsys, run, gan):
     before = weights(gan)
     message = refused(capsys, run, "gan", "gan", steps=3, lr=0.1)
     assert "lr, pl_every differ" in message
+    assert "--change_options true" in message
     assert same(before, weights(gan))
+
+
+def test_options_may_change_if_asked_and_the_run_keeps_what_changed(capsys, run, gan):
+    options = {"lr": 0.1, "override": "generator.fbranch_fill=diffuse"}
+    capsys.readouterr()
+    for steps in (3, 4):  # the second time nothing changes
+        run("gan", "gan", steps=steps, pl_every=1, change_options="true", **options)
+    assert "from step 2 on with other options: " in capsys.readouterr().out.splitlines()[0]
+    (change,) = json.loads((gan / "trainer" / "options.json").read_text())["changes"]
+    assert change["step"] == 2
+    assert change["changed"] == {
+        "lr": [0.002, 0.1],
+        "override": [[], ["generator.fbranch_fill=diffuse"]],
+        "model.generator.fbranch_fill": ["zero", "diffuse"],
+    }
+    state = torch.load(gan / "trainer" / "state.pt", weights_only=True)
+    assert state["opt_d"]["param_groups"][0]["lr"] == pytest.approx(0.1 * 16 / 17)  # not the old state's
+
+
+def test_options_that_do_not_fit_the_state_stay_refused(capsys, run, gan):
+    file = gan / "trainer" / "options.json"
+    before = file.read_text()
+    other = {"override": "generator.channel_max=8", "change_options": "true"}
+    message = refused(capsys, run, "gan", "gan", steps=3, pl_every=1, **other)
+    assert "state.pt must be the state of a run with these options" in message
+    assert file.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -146,10 +173,11 @@ def test_going_on_with_other_options_is_refused(capsys, run, gan):
         ("encoder", {"generator": "/nowhere"}, "/nowhere"),
     ],
 )
-def test_bad_input_is_one_line(capsys, run, stage, options, words):
+def test_bad_input_is_one_line_and_leaves_no_folder(capsys, run, tmp_path, stage, options, words):
     message = refused(capsys, run, stage, **{"steps": 1, **options})
     assert words in message
     assert message.startswith("mmif-train")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
@@ -166,6 +194,40 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_snapshot(capsys, run)
     message = refused(capsys, run, "gan", steps=40, lr=1e30, snapshot_every=1, log_every=2, pl_every=0)
     assert "losses must stay finite" in message
     assert "the last snapshot is whole" in message
+
+
+def test_an_encoder_that_diverges_says_so(capsys, run, gan):
+    message = refused(capsys, run, "encoder", steps=3, lr=1e30, log_every=1, generator=gan, d_width=8)
+    assert "losses must stay finite, at step 2 total" in message
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.pop("opt_g"),
+        lambda state: state.update(step="x"),
+        lambda state: state["average"].update({"synthesis.const": torch.zeros(1)}),
+        lambda state: state["opt_d"]["state"][0].update(exp_avg=torch.zeros(1)),
+    ],
+    ids=["missing", "type", "shape", "moments"],
+)
+def test_a_state_that_does_not_fit_is_refused_and_kept(capsys, run, gan, spoil):
+    file = gan / "trainer" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    spoil(state)
+    torch.save(state, file)
+    before = file.read_bytes()
+    assert f"{file} must be the state of a run" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+    assert file.read_bytes() == before
+
+
+def test_an_encoder_state_that_does_not_fit_is_refused(capsys, run, gan):
+    options = {"generator": gan, "d_width": 8}
+    file = run("encoder", steps=1, **options) / "trainer" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    del state["opt_d"]
+    torch.save(state, file)
+    assert f"{file} must be the state of a run" in refused(capsys, run, "encoder", steps=2, **options)
 
 
 def test_a_corrupt_state_is_refused_and_kept(capsys, run, gan):
@@ -206,6 +268,27 @@ def test_any_batch_makes_a_sample_picture(run, gan):
 def test_labels_that_the_model_lacks_are_refused(capsys, run, gan):
     message = refused(capsys, run, "encoder", steps=1, generator=gan, override="encoder.num_classes=3")
     assert "at most the 3 labels of the model, got 4" in message
+
+
+def test_a_set_without_training_photographs_is_refused(capsys, run, dataset, tmp_path):
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest["splits"]["train"] = {"shards": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert "its split train is empty" in refused(capsys, run, "gan", data=tmp_path, steps=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_publish_never_replaces_the_weights_of_a_run(capsys, run, gan):
+    folder = run("encoder", steps=1, generator=gan, d_width=8)
+    before = checkpoint.sha256(folder / "model.safetensors")
+    for out in (folder, folder / ".." / folder.name, gan):
+        assert "--out must not be a run folder" in refused(capsys, main, ["publish", f"--run={folder}", f"--out={out}"])
+    assert checkpoint.sha256(folder / "model.safetensors") == before
+
+
+def test_publish_needs_a_run_and_not_a_name(capsys, tmp_path):
+    message = refused(capsys, main, ["publish", "--run=scenes-128", f"--out={tmp_path / 'out'}"])
+    assert "--run must be a run folder of `mmif-train encoder`" in message
 
 
 def test_publish_takes_a_run_shorter_than_its_log(run, gan, tmp_path, capsys):

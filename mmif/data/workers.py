@@ -1,0 +1,49 @@
+"""Processes that share a list of work and end with the one that started them, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def share_out(work: Callable[..., T], items: Iterable[tuple[Any, ...]], workers: int, done: Callable[[T], Any]) -> None:
+    """Call ``work(*item)`` for every item in ``workers`` processes, and ``done`` here with each result as it comes.
+
+    Any exception, Ctrl-C included, ends the processes at once.
+
+    Raises:
+        ChildProcessError: a process was ended from outside.
+    """
+    # spawn: a forked child may hang in the thread pools that torch has started here
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    # The pipe closes before the pool: when all is done, or when nothing more may be.
+    with ProcessPoolExecutor(workers, context, _end_with, (reader,)) as pool, writer:
+        try:
+            for future in as_completed([pool.submit(work, *item) for item in items]):
+                done(future.result())
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "every worker process must live until its work is done, and one was ended from outside, probably for "
+                "want of memory; what is written is whole: run the same command again with fewer --workers"
+            ) from None
+
+
+def _end_with(pipe: Connection) -> None:
+    """End this process as soon as the other end of ``pipe`` is closed, which only its owner, or its death, does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C here, too; the owner deals with it
+
+    def watch() -> None:
+        pipe.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmif.data.workers import share_out
+
+END_DURING_WORK = """
+import os, time
+from mmif.data.workers import share_out
+share_out(time.sleep, [(0,), (60,), (60,)], 2, lambda _: os.kill(os.getpid(), {signal}))
+"""
+
+
+def test_every_result_comes_once():
+    done = []
+    share_out(divmod, [(i, 3) for i in range(5)], 2, done.append)
+    assert sorted(done) == [divmod(i, 3) for i in range(5)]
+
+
+def test_an_error_of_the_work_comes_through():
+    with pytest.raises(ZeroDivisionError):
+        share_out(divmod, [(1, 1), (1, 0)], 2, lambda _: None)
+
+
+def test_a_process_ended_from_outside_is_one_clear_error():
+    with pytest.raises(ChildProcessError, match=r"probably for want of memory; .* fewer --workers"):
+        share_out(os._exit, [(1,), (1,)], 2, lambda _: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_processes_end_with_their_owner(number: signal.Signals):
+    code = END_DURING_WORK.format(signal=int(number))
+    # returns only when nobody holds the pipes any more, the workers included
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    assert ended.returncode == -number
