@@ -28,9 +28,7 @@ _PROVIDERS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; return 1 when something is broken, else 0."""
-    parser = argparse.ArgumentParser(
-        prog="mmif-doctor", description="What is installed here, what can run, and what is wrong."
-    )
+    parser = cli.Parser(prog="mmif-doctor", description="What is installed here, what can run, and what is wrong.")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     return cli.run(_print, parser, argv)
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="mmif-eval", description="Fill holes in held-out photographs with a model and with classical methods."
     )
     model = parser.add_argument_group("a model and classical methods on prepared data")

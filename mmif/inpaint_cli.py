@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="mmif-inpaint",
         description="Fill holes in photographs. Masks: white = hole. Known pixels come back byte-identical.",
         epilog="Folders are paired by name: a.png with a_mask.png or a_mask000.png, a_mask001.png, .. (in the same "

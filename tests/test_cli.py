@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmif import cli
+from mmif.__main__ import main
 from mmif.backends import BackendUnavailable
 
 
@@ -65,3 +66,14 @@ def test_ctrl_c_exits_with_130(capsys):
         run(raising(KeyboardInterrupt()))
     assert stop.value.code == 130
     assert capsys.readouterr().err == "mmif-x: interrupted\n"
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "eval", "data", "info", "doctor"])
+def test_an_option_that_is_none_is_one_line(capsys, verb):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--nonsense"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"mmif-{verb}: error: ")
+    assert err.endswith(f"; see mmif-{verb} --help\n")
+    assert err.count("\n") == 1

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmif.cli import run
+from mmif import cli
 from mmif.data.layouts import LAYOUTS
 from mmif.data.masks import KINDS, hole_at_ratio
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-data``."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         "mmif-data", description="Pack photographs for training, look at a packed set, draw hole masks."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _prepare_arguments(commands.add_parser("prepare", help="pack a collection of photographs into tar shards"))
     _show_arguments(commands.add_parser("show", help="a contact sheet: photographs, labels in colours, edges"))
     _masks_arguments(commands.add_parser("masks", help="draw hole masks, white = hole"))
-    run(lambda args: args.body(args), parser, argv)
+    cli.run(lambda args: args.body(args), parser, argv)
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:

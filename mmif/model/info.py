@@ -58,9 +58,7 @@ def _flops(flops: dict[str, int], part: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``mmif-info``."""
-    parser = argparse.ArgumentParser(
-        prog="mmif-info", description="Parameters and multiply-adds of every part of a preset."
-    )
+    parser = cli.Parser(prog="mmif-info", description="Parameters and multiply-adds of every part of a preset.")
     parser.add_argument(
         "preset", nargs="?", default="celebahq-256", help=f"one of {', '.join(PRESETS)} (default: %(default)s)"
     )
