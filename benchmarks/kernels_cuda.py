@@ -21,15 +21,15 @@ from typing import Any
 
 import timing
 import torch
-from attention_cases import attention_cases
-from bottleneck_cases import bottleneck_cases
-from contest import Case, Rates, Row, Setup, measure_rates, run_case, summary
-from encoder_cases import encoder_cases
-from generator_cases import latency_cases, throughput_cases
-from kernel_cases import epilogue_cases, filter_cases
-from layer_cases import layer_cases
+from cases.attention import attention_cases
+from cases.bottleneck import bottleneck_cases
+from cases.encoder import encoder_cases
+from cases.generator import latency_cases, throughput_cases
+from cases.kernels import epilogue_cases, filter_cases
+from cases.layers import layer_cases
+from comparison import Case, Rates, Row, Setup, measure_rates, run_case, summary
 
-from mmif import backends
+from mmif.ops import dispatch
 
 GOALS: dict[str, Callable[[bool], Iterator[Case]]] = {
     "K1": epilogue_cases,
@@ -83,7 +83,7 @@ def not_measured(reason: str) -> dict[str, Any]:
 def main() -> None:
     """Run the goals that were asked for."""
     args = _parse()
-    missing = backends.why_not("cuda")
+    missing = dispatch.why_not("cuda")
     if args.device == "cuda" and not torch.cuda.is_available():
         path = timing.RESULTS / NOT_MEASURED
         path.write_text(json.dumps(not_measured("no CUDA device"), indent=2) + "\n")

@@ -26,7 +26,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mmif import MMInvertFill, from_preset
-from mmif.model import info
+from mmif.commands import info
 
 TOTAL = "total"
 ONCE = """

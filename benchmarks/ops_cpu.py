@@ -14,8 +14,7 @@ import torch
 from timing import compare, save, table
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import setup_filter, upfirdn2d
+from mmif.ops import dispatch, setup_filter, upfirdn2d
 from mmif.ops.bias_act import ACTIVATIONS, bias_act_ref
 
 Call = Callable[[Tensor, str], Tensor]
@@ -115,7 +114,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=5.0, help="seconds for one row")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    backends.require("cpu")
+    dispatch.require("cpu")
     torch.set_num_threads(args.threads)
     rows = []
     for name, shape, dtype, call in cases():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import chain
 
 import torch
-from attention_cases import attention_cases
-from bottleneck_cases import bottleneck_cases
-from contest import Setup
-from kernel_cases import epilogue_cases
+from cases.attention import attention_cases
+from cases.bottleneck import bottleneck_cases
+from cases.kernels import epilogue_cases
+from comparison import Setup
 
 NAMES = (
     "layer 8x128x256x256 fp16",

@@ -1,4 +1,4 @@
-// What the kernels need from their surroundings: CUDA under nvcc, or the CPU emulation of tests/emulation.
+// What the kernels need from their surroundings: CUDA under nvcc, or the CPU emulation of tests/csrc/emulation.
 //
 // A .cu file includes this header, never torch, and launches through MMIF_LAUNCH: then the same source builds into the
 // extension, into an engine's plugin, and as plain C++ into the emulation.

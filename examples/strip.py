@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 from mmif import Inpainter
-from mmif.strip import comparison_strip
+from mmif.images.sheet import sheet
+from mmif.inpaint.strip import comparison_strip
 
 HERE = Path(__file__).parent
 SCENES = ("launch", "quay", "forest")
@@ -21,12 +20,7 @@ def main(model: str = "scenes-128", out: str = "strip.png") -> None:
     strips = [comparison_strip(pipe(HERE / photo, HERE / mask, seed=0)) for photo, mask in PAIRS]
     width = min(strip.width for strip in strips)
     strips = [strip.resize((width, round(strip.height * width / strip.width))) for strip in strips]
-    picture = Image.new("RGB", (width, sum(strip.height + 4 for strip in strips) - 4), "white")
-    top = 0
-    for strip in strips:
-        picture.paste(strip, (0, top))
-        top += strip.height + 4
-    picture.save(out)
+    sheet([[strip] for strip in strips]).save(out)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,9 @@ def _tool(name: str, *arguments: str | Path) -> str:
 
 
 def modules() -> list[str]:
-    """Names of the modules that hold kernels."""
-    return [path.stem for path in sorted(PACKAGE.glob("*.py")) if "\ndef specimens(" in path.read_text()]
+    """Names of the modules that hold kernels, such as ``acb.mix``."""
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if "\ndef specimens(" in path.read_text()]
+    return [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
 
 
 def rows(specimens: Iterable[tuple[Specimen, int]]) -> Iterator[Row]:

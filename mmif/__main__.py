@@ -6,14 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-VERBS = {
-    "inpaint": "mmif.inpaint_cli",
-    "train": "mmif.train.cli",
-    "eval": "mmif.evaluate",
-    "data": "mmif.data.cli",
-    "doctor": "mmif.doctor",
-    "info": "mmif.model.info",
-}
+VERBS = ("inpaint", "train", "eval", "data", "doctor", "info")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -27,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         came = f"unknown command {args[0]!r}" if args else "a command must be given"
         print(f"mmif: error: {came}; commands are {verbs}", file=sys.stderr)
         return 2
-    return importlib.import_module(VERBS[args[0]]).main(args[1:])
+    return importlib.import_module(f"mmif.commands.{args[0]}").main(args[1:])
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["photographs"]  # fixtures that several rooms share
+
 if not torch.cuda.is_available():
-    # Triton and mmif.backends read it when they are imported, which must not have happened. Subprocesses inherit it.
+    # Triton and mmif.ops.dispatch read it when they are imported, which must not have happened; subprocesses do, too.
     os.environ["TRITON_INTERPRET"] = "1"
 
 
@@ -68,12 +70,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _use_extension(path: Path) -> None:
-    from mmif import extension
-
-    extension.LIBRARY = path.resolve()
+    os.environ["MMIF_EXTENSION"] = str(path.resolve())  # read when the ops are imported
     import mmif.ops  # noqa: F401 -- loads it
 
-    if str(extension.LIBRARY) not in torch.ops.loaded_libraries:
+    if str(path.resolve()) not in torch.ops.loaded_libraries:
         raise pytest.UsageError(f"--extension must name a library that loads; {path} does not")
 
 
@@ -156,11 +156,11 @@ def _same_start(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The public functions call the registered ops, as on a device that has compiled bodies for all of them."""
-    from mmif import backends, extension
+    from mmif.ops import _extension, dispatch
 
     ops = {"acb_fusion", "acb_fusion_code", "adaptive_norm", "gated_mask_attention", "gated_residual"}
-    ops |= set(extension.DEVICE_OPS)
-    monkeypatch.setattr(backends, "_bodies", {(op, "cuda"): backends.Body(lambda *_, **__: None) for op in ops})
-    monkeypatch.setattr(backends, "why_not", lambda _: None)
-    with backends.use("cuda"):
+    ops |= set(_extension.DEVICE_OPS)
+    monkeypatch.setattr(dispatch, "_bodies", {(op, "cuda"): dispatch.Body(lambda *_, **__: None) for op in ops})
+    monkeypatch.setattr(dispatch, "why_not", lambda _: None)
+    with dispatch.use("cuda"):
         yield

@@ -14,7 +14,7 @@ from mmif import ops
 Numbers = int | Sequence[int]
 Sides = tuple[int, int, int, int]  # left, right, top, bottom
 
-_BACKENDS = {"cuda": None, "ref": "reference"}  # None: what mmif.backends has in force
+_BACKENDS = {"cuda": None, "ref": "reference"}  # None: what mmif.ops.dispatch has in force
 
 
 def setup_filter(

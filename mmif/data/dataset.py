@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmif.image import UNKNOWN
+from mmif.images.labels import UNKNOWN
 
 FORMAT = 1  # of the manifest
 _REPAIR = "remove it and run `mmif-data prepare` again"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mmif.features import MobileNetV2
+from mmif.backbones.mobilenet import MobileNetV2
 
 TAPS = (6, 13, 17)  # strides 8, 16, 32
 _SIDE = 256  # photographs are enlarged to this side, near the 224 of the network's training

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmif.data.layouts import Record
+from mmif.data.collections import Record
 from mmif.data.settings import Settings
-from mmif.image import UNKNOWN, Photo, read_rgb, to_labels
+from mmif.images.labels import UNKNOWN, to_labels
+from mmif.images.photo import Photo, read_rgb
 
 _JPEG = b"\xff\xd8"  # how a JPEG file begins
 

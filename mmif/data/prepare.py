@@ -21,15 +21,15 @@ import torch
 from tqdm import tqdm
 
 from mmif import __version__
+from mmif.backbones.mobilenet import mobilenet_v2
 from mmif.data import kmeans
+from mmif.data.collections import LAYOUTS, SPLITS, Record, drop_duplicates, read_layout
 from mmif.data.dataset import FORMAT
-from mmif.data.layouts import LAYOUTS, SPLITS, Record, drop_duplicates, read_layout
 from mmif.data.photo import read_square
 from mmif.data.settings import Settings
 from mmif.data.shard import BATCH, chunks, readable, to_tensor, write_shard
 from mmif.data.workers import share_out
-from mmif.features import mobilenet_v2
-from mmif.lock import claim
+from mmif.files import claim
 
 _SHARD = 500  # photographs in one shard
 _FIT = 1500  # training photographs that k-means sees
@@ -45,7 +45,7 @@ def prepare(
         source: folder of the collection.
         out: new or empty folder, or the one of an interrupted run with the same settings.
         settings: what to make.
-        weights: MobileNetV2 weights for ``seg="kmeans"``, see :func:`mmif.features.find_weights`.
+        weights: MobileNetV2 weights for ``seg="kmeans"``, see :func:`mmif.backbones.mobilenet.find_weights`.
         workers: processes, each with one thread.
         progress: draw progress bars on stderr.
 

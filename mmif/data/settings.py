@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mmif.data.layouts import LAYOUTS, Record
-from mmif.image import UNKNOWN
+from mmif.data.collections import LAYOUTS, Record
+from mmif.images.labels import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mmif.data.collections import Record
 from mmif.data.edges import canny
 from mmif.data.kmeans import Labeller
-from mmif.data.layouts import Record
 from mmif.data.photo import Square, encode_png, read_square
 from mmif.data.settings import Settings
-from mmif.image import label_image
+from mmif.images.labels import label_image
 
 BATCH = 4  # photographs labelled at once: larger batches leave the cache and are slower
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 
 from mmif.data.dataset import PackedDataset
-from mmif.image import label_image
+from mmif.images.labels import label_image
+from mmif.images.sheet import Picture, in_rows, sheet
 
 
 def contact_sheet(dataset: PackedDataset, columns: int = 8, rows: int = 3) -> Image.Image:
@@ -17,16 +17,11 @@ def contact_sheet(dataset: PackedDataset, columns: int = 8, rows: int = 3) -> Im
     """
     if columns < 1 or rows < 1:
         raise ValueError(f"a contact sheet needs --columns >= 1 and --rows >= 1, got {columns} and {rows}")
-    size = dataset.size
-    count = min(columns * rows, len(dataset))
-    sheet = Image.new("RGB", (min(columns, count) * size, -(-count // columns) * 3 * size))
-    for i in range(count):
-        item = dataset[i]
-        tiles = (
-            Image.fromarray(item["image"].permute(1, 2, 0).numpy()),
-            label_image(item["seg"].numpy()),
-            Image.fromarray(item["edge"][0].numpy() * np.uint8(255)),
-        )
-        for j, tile in enumerate(tiles):
-            sheet.paste(tile.convert("RGB"), (i % columns * size, (i // columns * 3 + j) * size))
-    return sheet
+    items = [dataset[i] for i in range(min(columns * rows, len(dataset)))]
+    tiles: list[list[Picture]] = [
+        [item["image"].permute(1, 2, 0).numpy() for item in items],
+        [label_image(item["seg"].numpy()) for item in items],
+        [item["edge"][0].numpy().astype(bool) for item in items],
+    ]
+    by_kind = [in_rows(kind, columns) for kind in tiles]
+    return sheet([row for group in zip(*by_kind, strict=True) for row in group], gap=0)

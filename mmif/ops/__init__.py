@@ -4,7 +4,7 @@ Each file holds the public function, its plain-PyTorch reference and its registr
 elsewhere only replaces the body.
 """
 
-from mmif import extension
+from mmif.ops import _extension
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 from mmif.ops.adaptive_norm import adaptive_norm
 from mmif.ops.bias_act import bias_act
@@ -13,7 +13,7 @@ from mmif.ops.demodulate import demodulate
 from mmif.ops.gated_mask_attention import gated_mask_attention
 from mmif.ops.gated_residual import gated_residual
 from mmif.ops.modulated_conv2d import modulated_conv2d
-from mmif.ops.narrow_conv import narrow_conv3x3
+from mmif.ops.narrow_conv3x3 import narrow_conv3x3
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d
 
 __all__ = [
@@ -33,4 +33,4 @@ __all__ = [
     "upfirdn2d",
 ]
 
-extension.load()
+_extension.load()

@@ -1,7 +1,7 @@
 """Which calls the Triton kernels of ``mmif.kernels`` take. Asking imports neither Triton nor a kernel.
 
-An op that has such a kernel announces it with :func:`announce`, asks :func:`mmif.backends.choose` as any op does, and
-hands the answer to its registered op, whose body imports the kernel when it first runs.
+An op that has such a kernel announces it with :func:`announce`, asks :func:`mmif.ops.dispatch.choose` as any op does,
+and hands the answer to its registered op, whose body imports the kernel when it first runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmif import backends
+from mmif.ops import dispatch
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -24,7 +24,7 @@ def announce(
     limits: Callable[..., str | None] | None = None,
     key: Callable[..., tuple[str | int, ...] | None] | None = None,
 ) -> None:
-    """Tell :mod:`mmif.backends` of a Triton body of ``op``.
+    """Tell :mod:`mmif.ops.dispatch` of a Triton body of ``op``.
 
     Args:
         op: name of the op, also the one that its forward is tuned under.
@@ -32,10 +32,10 @@ def announce(
         key: ``key(*tensors, **facts)`` is what its forward is tuned by, or None: where the reference was measured to be
             faster, the body is passed over.
     """
-    if not backends.installed("triton"):
-        backends.register_absence("triton", "triton is not installed (pip install triton)")
+    if not dispatch.installed("triton"):
+        dispatch.register_absence("triton", "triton is not installed (pip install triton)")
         return
-    backends.register_body(op, "triton", functools.partial(_supports, limits), functools.partial(_advice, op, key))
+    dispatch.register_body(op, "triton", functools.partial(_supports, limits), functools.partial(_advice, op, key))
 
 
 def kernels(module: str) -> Any:
@@ -48,7 +48,7 @@ def _supports(limits: Callable[..., str | None] | None, *tensors: Tensor | None,
     device = given[0].device
     if any(t.device != device for t in given):
         return f"tensors must share a device, got {', '.join(sorted({str(t.device) for t in given}))}"
-    if device.type != "cuda" and not backends.interpreted():
+    if device.type != "cuda" and not dispatch.interpreted():
         return f"a tensor is on {device}"
     other = [t.dtype for t in given if t.is_floating_point() and t.dtype not in DTYPES]
     if other:

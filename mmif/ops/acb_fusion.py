@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import _triton
+from mmif.ops import _triton, dispatch
 from mmif.ops._common import to_autocast
 from mmif.ops.acb_mix import acb_mix_ref
 from mmif.ops.acb_paths import acb_blend_ref, acb_paths_ref
@@ -69,7 +68,7 @@ def acb_fusion(
             in the compiled bodies. It stands for a batch norm in evaluation.
         shift: like ``scale``.
         slope: of the leaky ReLU below zero.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``[N, C, H, W]`` in the dtype of ``x``, or of autocast where it is on.
@@ -96,7 +95,7 @@ def acb_fusion(
     if (scale is None) != (shift is None):
         raise ValueError("acb_fusion: scale and shift must be given together, got one of them")
     _check_shapes(scale=(scale, (c,)), shift=(shift, (c,)))
-    native = backends.choose("acb_fusion", x, gates, *parameters, scale, shift, backend=backend, paths=r)
+    native = dispatch.choose("acb_fusion", x, gates, *parameters, scale, shift, backend=backend, paths=r)
     ops, reference = torch.ops.mmif, native == "reference"
     if reference:
         paths = acb_paths_ref(x, path_weight, path_bias, dilations)
@@ -137,7 +136,7 @@ def acb_fusion_code(
         fuse_bias: ``[C]``.
         fc_weight: ``[R, C]``; the released code has no bias here.
         dilations: R dilations, each smaller than H and W.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``[N, C, H, W]`` in the dtype of ``x``, or of autocast where it is on.
@@ -161,7 +160,7 @@ def acb_fusion_code(
         fuse_bias=(fuse_bias, (c,)),
         fc_weight=(fc_weight, (r, c)),
     )
-    native = backends.choose("acb_fusion_code", x, raw_gate, gate_prev, *parameters, backend=backend, paths=r)
+    native = dispatch.choose("acb_fusion_code", x, raw_gate, gate_prev, *parameters, backend=backend, paths=r)
     pooled = mean_of_conv3x3(torch.cat([x, raw_gate, gate_prev], dim=1), fuse_weight, fuse_bias)
     mix = torch.tanh(F.linear(pooled, fc_weight)).softmax(1).to(x.dtype)  # autocast makes it float32
     gate = torch.sigmoid(raw_gate)

@@ -52,7 +52,7 @@ def _acb_mix(
 ) -> Tensor:
     if backend != "triton":
         return acb_mix_ref(paths, logits, x, scale, shift, slope).contiguous(memory_format=format_of(x))
-    return _triton.kernels("acb_fusion").mix(paths, logits, x, scale, shift, slope, acb_mix_ref)
+    return _triton.kernels("acb.mix").mix(paths, logits, x, scale, shift, slope, acb_mix_ref)
 
 
 @_acb_mix.register_fake
@@ -64,7 +64,7 @@ def _acb_mix_fake(paths, logits, x, scale=None, shift=None, slope=1.0, backend="
 def _acb_mix_bwd(dy: Tensor, paths: Tensor, logits: Tensor, backend: str = "reference") -> tuple[Tensor, Tensor]:
     if backend != "triton":
         return _mix_bwd(dy, paths, logits)
-    return _triton.kernels("acb_fusion").mix_bwd(dy, paths, logits, _mix_bwd)
+    return _triton.kernels("acb.mix").mix_bwd(dy, paths, logits, _mix_bwd)
 
 
 @in_own_dtype

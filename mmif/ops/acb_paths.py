@@ -74,7 +74,7 @@ def _data_gradient(dz: Tensor, x: Tensor, weight: Tensor, dilations: Sequence[in
 def _acb_paths(x: Tensor, weight: Tensor, bias: Tensor, dilations: Sequence[int], backend: str = "reference") -> Tensor:
     if backend != "triton":
         return channels_last(acb_paths_ref(x, weight, bias, dilations))
-    return _triton.kernels("acb_fusion").paths(x, weight, bias, tuple(dilations), acb_paths_ref)
+    return _triton.kernels("acb.paths").paths(x, weight, bias, tuple(dilations), acb_paths_ref)
 
 
 @_acb_paths.register_fake
@@ -88,7 +88,7 @@ def _acb_paths_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dz = channels_last(torch.where(y > 0, dy, 0.0))
     if backend == "triton":
-        dx = _triton.kernels("acb_fusion").paths_data_gradient(dz, x, weight, tuple(dilations), _data_gradient)
+        dx = _triton.kernels("acb.paths_bwd").paths_data_gradient(dz, x, weight, tuple(dilations), _data_gradient)
     else:
         dx = channels_last(_data_gradient(dz, x, weight, dilations))
     dweight, dbias = empty_channels_last(weight, weight.shape), weight.new_empty(weight.shape[:2])
@@ -127,7 +127,7 @@ def _acb_blend(
 ) -> Tensor:
     if backend != "triton":
         return channels_last(acb_blend_ref(x, weight, bias, mix, gate, dilations))
-    return _triton.kernels("acb_fusion").blend(x, weight, bias, mix, gate, tuple(dilations), acb_blend_ref)
+    return _triton.kernels("acb.paths").blend(x, weight, bias, mix, gate, tuple(dilations), acb_blend_ref)
 
 
 @_acb_blend.register_fake

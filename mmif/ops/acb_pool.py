@@ -91,7 +91,7 @@ def _acb_pool(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend != "triton":
         return acb_pool_ref(paths, gates, weight, bias)
-    return _triton.kernels("acb_fusion").pool(paths, _shared(gates, weight, bias), weight[:, : paths.shape[2]], _pool)
+    return _triton.kernels("acb.pool").pool(paths, _shared(gates, weight, bias), weight[:, : paths.shape[2]], _pool)
 
 
 @_acb_pool.register_fake

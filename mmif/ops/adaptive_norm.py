@@ -11,8 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import _triton
+from mmif.ops import _triton, dispatch
 from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
 
 MAX_SAMPLE = 2**24  # elements; a kernel keeps the statistics of all chunks of a sample in one block
@@ -37,7 +36,7 @@ def adaptive_norm(
         beta: offset, or the first part of it.
         shift: second part of the offset, or None.
         eps: added to the variance, > 0.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         Tensor like ``x``.
@@ -49,7 +48,7 @@ def adaptive_norm(
         gamma, beta = gamma.to(x.dtype), beta.to(x.dtype)
         shift = None if shift is None else shift.to(x.dtype)
     _check(x, gamma, beta, shift, eps)
-    chosen = backends.choose("adaptive_norm", x, gamma, beta, shift, backend=backend)
+    chosen = dispatch.choose("adaptive_norm", x, gamma, beta, shift, backend=backend)
     if chosen == "reference":
         return adaptive_norm_ref(x, gamma, beta, shift, eps)
     return torch.ops.mmif.adaptive_norm(x, gamma, beta, shift, eps, chosen)[0]

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif import backends
-from mmif.extension import SMOOTH_BIAS_ACT
+from mmif.ops import dispatch
 from mmif.ops._common import autocast_dtype, in_own_dtype
+from mmif.ops._extension import SMOOTH_BIAS_ACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def bias_act(
         alpha: slope of ``lrelu`` for negative inputs, >= 0; None: 0.2.
         gain: factor on the activation; None: the activation's own (sqrt(2) for relu, lrelu, swish, else 1).
         clamp: limit on the absolute value of the output; None: no limit.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         Tensor like ``x``. NaN stays NaN.
@@ -165,7 +165,7 @@ def bias_act(
     limit = -1.0 if clamp is None else float(clamp)  # the op's own code for "no limit"
     dim = dim % x.ndim if x.ndim else 0
     op = "bias_act" if spec.piecewise_linear else SMOOTH_BIAS_ACT
-    if backends.choose(op, x, b, backend=backend) == "reference":
+    if dispatch.choose(op, x, b, backend=backend) == "reference":
         return bias_act_ref(x, b, dim, act, alpha, gain, limit)
     return torch.ops.mmif.bias_act(x, b, dim, act, alpha, gain, limit)
 

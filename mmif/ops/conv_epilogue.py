@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmif import backends
+from mmif.ops import dispatch
 from mmif.ops._common import in_own_dtype
 from mmif.ops.bias_act import ACTIVATIONS, bias_act_ref
 from mmif.ops.upfirdn2d import upfirdn2d_ref
@@ -82,7 +82,7 @@ def conv_epilogue(
         alpha: as in :func:`mmif.ops.bias_act`, and so are ``gain`` and ``clamp``.
         gain: factor on the activation.
         clamp: limit before ``skip`` is added.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``out`` ``[N, C, H, W]`` in the dtype of ``y``, channels_last, and the image ``[N, 3, H, W]`` in the dtype of
@@ -96,7 +96,7 @@ def conv_epilogue(
     small = (demod, noise, noise_strength, bias, skip, next_styles, *rgb_tensors(to_rgb), resample_filter)
     options = checked_options("conv_epilogue", act, alpha, gain, clamp, to_rgb)
     check_epilogue("conv_epilogue", y, small, blur)
-    native = backends.choose("conv_epilogue", y, *small, backend=backend) != "reference"
+    native = dispatch.choose("conv_epilogue", y, *small, backend=backend) != "reference"
     arguments: list[Any] = [y, *small, blur, *options]
     out, image = (torch.ops.mmif.conv_epilogue if native else conv_epilogue_ref)(*arguments)
     return out, image if to_rgb else None
@@ -108,7 +108,7 @@ def fuses_epilogue(*tensors: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return False
-    return backends.choose("conv_epilogue", tensors[0]) != "reference"
+    return dispatch.choose("conv_epilogue", tensors[0]) != "reference"
 
 
 @in_own_dtype

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmif import backends
+from mmif.ops import dispatch
 from mmif.ops._common import in_own_dtype
 
 EPS = 1e-8  # StyleGAN2's
@@ -23,7 +23,7 @@ def demodulate(styles: Tensor, w2: Tensor, *, backend: str | None = None) -> tup
     Args:
         styles: ``[L, N, I]``, float32.
         w2: ``[L, O, I]``, float32: sums of the squares of the weights over their windows.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``scaled`` ``[L, N, I]`` and ``d`` ``[L, N, O]``, float32.
@@ -37,7 +37,7 @@ def demodulate(styles: Tensor, w2: Tensor, *, backend: str | None = None) -> tup
         )
     if styles.dtype != torch.float32 or w2.dtype != torch.float32:
         raise ValueError(f"demodulate: styles and w2 must be float32, got {styles.dtype} and {w2.dtype}")
-    if backends.choose("demodulate", styles, w2, backend=backend) == "reference":
+    if dispatch.choose("demodulate", styles, w2, backend=backend) == "reference":
         return demodulate_ref(styles, w2, EPS)
     return torch.ops.mmif.demodulate(styles, w2, EPS)
 

@@ -14,7 +14,7 @@ that tells how far a patch may be trusted. The place of the gate is not printed 
 ==========  =====================================================================
 
 A row whose keys are all gated off in mode ``log`` gives output 0 and gradient 0. Per patch the gate is the mean of its
-pixels. Gradients: first order. Layouts: any. Backends: reference, triton (``kernels/gated_mask_attention.py``).
+pixels. Gradients: first order. Layouts: any. Backends: reference, triton (``kernels/attention/``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import _triton
+from mmif.ops import _triton, dispatch
 from mmif.ops._attention_ref import (
     gated_mask_attention_bwd_ref,
     gated_mask_attention_ref,
@@ -61,7 +60,7 @@ def gated_mask_attention(
         residual: ``[N, C, H, W]`` that is added to the attention, or None; another dtype promotes as ``+`` does.
         patch_sizes: the P patch sides; each must divide H and W, and P must divide C. Mode ``map``: P times the same.
         mode: place of the gate, one of ``post logit value log none map``.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``[N, C, H, W]`` in the dtype of ``q``, or of autocast where it is on.
@@ -72,7 +71,7 @@ def gated_mask_attention(
     sizes = tuple(patch_sizes)
     q, k, v, gate = to_autocast(q, k, v, gate)
     _check(q, k, v, gate, residual, sizes, mode)
-    chosen = backends.choose(
+    chosen = dispatch.choose(
         "gated_mask_attention", q, k, v, gate, residual, backend=backend, patch_sizes=sizes, mode=mode
     )
     if chosen == "reference":
@@ -151,7 +150,7 @@ def _limits(*tensors: Tensor | None, patch_sizes: Sequence[int], mode: str) -> s
 
 def _key(*tensors: Tensor | None, patch_sizes: Sequence[int], mode: str) -> tuple[str | int, ...]:
     """What the kernels are tuned by."""
-    return _triton.kernels("heads").key_of(tensors[0], patch_sizes, mode)
+    return _triton.kernels("attention.heads").key_of(tensors[0], patch_sizes, mode)
 
 
 @torch.library.custom_op("mmif::gated_mask_attention", mutates_args=())
@@ -166,7 +165,7 @@ def _gated_mask_attention(
     backend: str = "reference",
 ) -> tuple[Tensor, Tensor]:
     if backend == "triton":
-        forward = _triton.kernels("gated_mask_attention").forward
+        forward = _triton.kernels("attention.fwd").forward
         y, stats = forward(q, k, v, gate, residual, tuple(patch_sizes), mode, gated_mask_attention_saved_ref)
     else:
         y, stats = gated_mask_attention_saved_ref(q, k, v, gate, residual, patch_sizes, mode)
@@ -195,7 +194,7 @@ def _gated_mask_attention_bwd(
     backend: str = "reference",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if backend == "triton":
-        backward = _triton.kernels("gated_mask_attention_bwd").backward
+        backward = _triton.kernels("attention.bwd").backward
         grads = backward(dy, y, stats, q, k, v, gate, tuple(patch_sizes), mode, gated_mask_attention_bwd_ref)
     else:  # the reference forms the weights again, it needs neither y nor stats
         grads = gated_mask_attention_bwd_ref(dy, q, k, v, gate, patch_sizes, mode)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import _triton
+from mmif.ops import _triton, dispatch
 from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
 
 
@@ -20,7 +19,7 @@ def gated_residual(z: Tensor, body: Tensor, gate: Tensor, *, backend: str | None
         z: any shape, floating point.
         body: of the shape and dtype of ``z`` (under autocast of any dtype).
         gate: the same; before its sigmoid.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         Tensor like ``z``.
@@ -31,7 +30,7 @@ def gated_residual(z: Tensor, body: Tensor, gate: Tensor, *, backend: str | None
     if autocast_dtype(z) is not None:
         body, gate = body.to(z.dtype), gate.to(z.dtype)
     _check(z, body, gate)
-    chosen = backends.choose("gated_residual", z, body, gate, backend=backend)
+    chosen = dispatch.choose("gated_residual", z, body, gate, backend=backend)
     if chosen == "reference":
         return gated_residual_ref(z, body, gate)
     return torch.ops.mmif.gated_residual(z, body, gate, chosen)

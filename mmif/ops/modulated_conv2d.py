@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif import backends
+from mmif.ops import dispatch
 from mmif.ops._common import empty_like_format, format_of, in_own_dtype, to_autocast
 from mmif.ops.conv_epilogue import BLUR_PADDING, conv_epilogue
 from mmif.ops.upfirdn2d import upfirdn2d_ref
@@ -46,7 +46,7 @@ def modulated_conv2d(
         up: 1 or 2.
         demodulate: step 3; off in toRGB layers.
         resample_filter: float32 ``[taps]`` or ``[taps, taps]`` that adds up to one; needed for ``up=2``.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``[N, O, H*up, W*up]`` in the dtype of ``x``, or of autocast where it is on.
@@ -57,7 +57,7 @@ def modulated_conv2d(
     x, weight = to_autocast(x, weight)
     _check(x, weight, styles, up, resample_filter)
     f = resample_filter if up == 2 else None
-    if backends.choose("modulated_conv2d", x, weight, styles, backend=backend) == "reference":
+    if dispatch.choose("modulated_conv2d", x, weight, styles, backend=backend) == "reference":
         return modulated_conv2d_ref(x, weight, styles, f, up, demodulate)
     return torch.ops.mmif.modulated_conv2d(x, weight, styles, f, up, demodulate)
 

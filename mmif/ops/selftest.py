@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmif import backends, ops
-from mmif.ops import _triton
+from mmif import ops
+from mmif.ops import _triton, dispatch
 
 CURE = "use MMIF_BACKEND=reference"
 REBUILD = "build the extension again, or "
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # float32 with whatever the device makes of it: a broken build
 
 
 class Example(NamedTuple):
-    """An op on small tensors: the call as a function of the backend, and what it asks :func:`backends.choose` with."""
+    """An op on small tensors: the call as a function of the backend, and what it asks :func:`dispatch.choose` with."""
 
     call: Callable[[str], Tensor]
     tensors: tuple[Tensor, ...]
@@ -32,7 +32,7 @@ def run(device: str) -> tuple[dict[str, str], list[str]]:
     serving: dict[str, str] = {}
     problems = []
     for op, example in _examples(device).items():
-        name = serving[op] = backends.choose(op, *example.tensors, **example.facts)
+        name = serving[op] = dispatch.choose(op, *example.tensors, **example.facts)
         if name == "reference":
             continue
         try:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif import backends
+from mmif.ops import dispatch
 from mmif.ops._common import empty_like_format, in_own_dtype
 
 
@@ -42,7 +42,7 @@ def upfirdn2d(
         padding: pixels of the upsampled image: one number, ``(x, y)`` or ``(left, right, top, bottom)``.
         flip_filter: correlate instead of convolve.
         gain: factor on the output.
-        backend: op backend; see :mod:`mmif.backends`.
+        backend: op backend; see :mod:`mmif.ops.dispatch`.
 
     Returns:
         ``[N, C, (H*up + top + bottom - fh) // down + 1, ...]`` in the dtype and memory format of ``x``.
@@ -53,7 +53,7 @@ def upfirdn2d(
     factors = (*_pair("up", up), *_pair("down", down))
     pads = _padding(padding)
     _check(x, f, factors, pads)
-    if backends.choose("upfirdn2d", x, f, backend=backend) == "reference":
+    if dispatch.choose("upfirdn2d", x, f, backend=backend) == "reference":
         return upfirdn2d_ref(x, f, factors, pads, flip_filter, gain)
     return torch.ops.mmif.upfirdn2d(x, f, factors, pads, flip_filter, gain)
 

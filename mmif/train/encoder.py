@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmif import checkpoint, losses
+from mmif import checkpoint
 from mmif.config import ModelConfig
 from mmif.data.masks import random_hole
-from mmif.hrf import HRFLoss
+from mmif.host import pick_device
 from mmif.model import MMInvertFill, Output
 from mmif.model.discriminator import PatchDiscriminator
-from mmif.train import loop
+from mmif.train import loop, losses
 from mmif.train.config import EncoderTrainConfig
-from mmif.train.pictures import save_grid
+from mmif.train.perceptual import HRFLoss
 
 
 class Batch(NamedTuple):
@@ -36,7 +36,8 @@ class EncoderTrainer:
 
     def __init__(self, options: EncoderTrainConfig, config: ModelConfig):
         self.options, self.config = options, config
-        self.device = loop.pick_device(options.device)
+        torch.set_flush_denormal(True)  # on a CPU, vanishing gradients and moments would cost a hundredfold
+        self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
         self.model = MMInvertFill(config)
         self._load_generator()
@@ -233,7 +234,7 @@ class EncoderTrainer:
         masked = batch.image * (1 - batch.hole) + batch.hole
         composed = batch.image * (1 - batch.hole) + filled * batch.hole
         rows = torch.stack([batch.image, masked, composed, filled], dim=1)
-        save_grid(path, rows.flatten(0, 1), columns=8)
+        loop.save_pictures(path, rows.flatten(0, 1))
 
 
 def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:

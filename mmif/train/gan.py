@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mmif import checkpoint
 from mmif.config import ModelConfig
+from mmif.host import pick_device
 from mmif.model.discriminator import StyleDiscriminator
 from mmif.model.generator import Generator
 from mmif.train import loop
 from mmif.train.config import GanConfig
-from mmif.train.pictures import save_grid
 
 
 class GanTrainer:
@@ -29,7 +29,8 @@ class GanTrainer:
 
     def __init__(self, options: GanConfig, config: ModelConfig):
         self.options, self.config = options, config
-        self.device = loop.pick_device(options.device)
+        torch.set_flush_denormal(True)  # on a CPU, vanishing gradients and moments would cost a hundredfold
+        self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
         self.generator = Generator(config.latent, config.generator).to(self.device)
         self.discriminator = StyleDiscriminator(config.generator).to(self.device)
@@ -129,7 +130,7 @@ class GanTrainer:
         loop.seed_step(self.options.seed, 0)
         fixed = np.random.default_rng(0)
         images, _ = self._generate(self.average.module, count, fixed)
-        save_grid(path, images, columns=8)
+        loop.save_pictures(path, images)
 
 
 def train_gan(options: GanConfig, config: ModelConfig) -> None:

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from mmif.config import ModelConfig
 from mmif.data.dataset import InfiniteSampler, PackedDataset
 from mmif.data.dataset import batches as data_batches
-from mmif.lock import claim
+from mmif.files import claim, writing
+from mmif.images.sheet import in_rows, sheet
+from mmif.images.tensors import from_model
 from mmif.train.config import RunConfig
 
 if TYPE_CHECKING:
@@ -36,22 +38,6 @@ M = TypeVar("M", bound=nn.Module)
 
 MAY_CHANGE = ("steps", "workers", "snapshot_every", "sample_every", "log_every", "max_hours", "device", "data", "out")
 MAY_CHANGE += ("change_options",)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device, else the CPU; a CUDA device that is not there is an error."""
-    torch.set_flush_denormal(True)  # on a CPU, vanishing gradients and moments would cost a hundredfold
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name} needs a CUDA device that torch can see, and there is none; use --device cpu")
-    return device
 
 
 def seed_step(seed: int, step: int) -> np.random.Generator:
@@ -209,6 +195,13 @@ def _tensorboard(folder: Path) -> SummaryWriter | None:
     except ImportError:
         return None
     return SummaryWriter(str(folder))
+
+
+def save_pictures(path: Path, images: Tensor, columns: int = 8) -> None:
+    """Write images [N, 3, H, W] in [-1, 1] as one PNG."""
+    picture = sheet(in_rows(list(from_model(images)), columns), gap=0)
+    with writing(path) as file:
+        picture.save(file, "PNG")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from stylegan_oracles import FIR, MATRIX, assert_equal, images, resampled
 from torch.autograd import gradcheck, gradgradcheck
 
-from mmif import backends
 from mmif.compat import conv2d_gradfix, rosinality, stylegan
 from mmif.compat.stylegan import (
     bias_act,
@@ -22,6 +21,7 @@ from mmif.compat.stylegan import (
     upfirdn2d,
     upsample2d,
 )
+from mmif.ops import dispatch
 
 ACTIVATIONS = {
     "linear": (lambda z: z, 1),
@@ -114,7 +114,7 @@ def test_gradients_of_order_one_and_two(run, shapes):
 )
 def test_impl(run, op, monkeypatch):
     asked = []
-    monkeypatch.setattr(backends, "choose", lambda op, *tensors, backend: asked.append((op, backend)) or "reference")
+    monkeypatch.setattr(dispatch, "choose", lambda op, *tensors, backend: asked.append((op, backend)) or "reference")
     for impl in ("cuda", "ref"):
         run(images(), impl)
     assert asked == [(op, None), (op, "reference")]

@@ -8,7 +8,7 @@ from tolerances import assert_close_to_reference
 from torch import Tensor
 
 from mmif.config import GeneratorConfig
-from mmif.model.generator import SynthesisLayer
+from mmif.model.synthesis import SynthesisLayer
 from mmif.ops import bias_act, conv_epilogue, demodulate, modulated_conv2d, setup_filter, upfirdn2d
 
 pytestmark = pytest.mark.cuda

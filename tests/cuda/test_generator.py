@@ -8,10 +8,10 @@ import torch
 from ops.cases import name_of
 from tolerances import assert_close_to_reference
 
-from mmif import backends
 from mmif.config import GeneratorConfig
 from mmif.model.generator import SynthesisNetwork
-from mmif.model.synthesis_plan import CapturedSynthesis
+from mmif.ops import dispatch
+from mmif.runtimes.cuda_graph import CapturedSynthesis
 
 pytestmark = pytest.mark.cuda
 
@@ -72,7 +72,7 @@ def test_plan_equals_the_network(dtype, const_mode, feats):
 
     def layer_by_layer(ws, *rest):
         exact = ws.dtype == torch.float64
-        with backends.use("reference"), autocast(torch.float32 if exact else dtype):
+        with dispatch.use("reference"), autocast(torch.float32 if exact else dtype):
             own = doubled(network) if exact else network
             return own(ws, rest[: len(noise)], dict(zip(given, rest[len(noise) :], strict=True)))
 

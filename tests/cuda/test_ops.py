@@ -10,8 +10,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
-from mmif import backends, extension
-from mmif.ops import setup_filter
+from mmif.ops import _extension, dispatch, setup_filter
 from mmif.ops.bias_act import ACTIVATIONS
 
 pytestmark = pytest.mark.cuda
@@ -33,11 +32,11 @@ def cotangents_of(name, args):
     return tuple(torch.randn_like(t) for t in floating(OPS[name].run(*args)))
 
 
-@pytest.mark.parametrize("op", extension.DEVICE_OPS)
+@pytest.mark.parametrize("op", _extension.DEVICE_OPS)
 def test_the_extension_serves(op):
     """Else the tests below would compare the references with themselves."""
-    assert backends.why_not("cuda") is None, backends.why_not("cuda")
-    assert (op, "cuda") in backends._bodies
+    assert dispatch.why_not("cuda") is None, dispatch.why_not("cuda")
+    assert (op, "cuda") in dispatch._bodies
 
 
 @pytest.mark.parametrize("op", KERNELS)

@@ -15,10 +15,9 @@ import torch
 from tolerances import assert_close_to_reference
 from torch import Tensor
 
-from mmif import backends
 from mmif.kernels import tuning
 from mmif.kernels.tuning import Config
-from mmif.ops import adaptive_norm, gated_mask_attention, gated_residual
+from mmif.ops import adaptive_norm, dispatch, gated_mask_attention, gated_residual
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 
 pytestmark = pytest.mark.cuda
@@ -243,8 +242,8 @@ def test_nothing_is_measured_while_a_graph_is_captured(store):
 def test_auto_takes_the_kernels(name, untuned, monkeypatch):
     """Where nothing speaks against them; a choice by name agrees to the bit."""
     asked = []
-    choose = backends.choose
-    monkeypatch.setattr(backends, "choose", lambda *args, **facts: asked.append(choose(*args, **facts)) or asked[-1])
+    choose = dispatch.choose
+    monkeypatch.setattr(dispatch, "choose", lambda *args, **facts: asked.append(choose(*args, **facts)) or asked[-1])
     args = tensors_of(name, HALF)
     with torch.no_grad():
         assert torch.equal(CASES[name].run(*args), CASES[name].run(*args, backend="triton"))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
+from mmif.backbones.mobilenet import MobileNetV2
 from mmif.data import kmeans
-from mmif.features import MobileNetV2
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from mmif import backends, ops
+from mmif import ops
 from mmif.kernels import tuning
+from mmif.ops import dispatch
 
 
 class CompilingDriver:
@@ -50,11 +51,11 @@ def main() -> None:
     """Run them all; the results are what was in the memory."""
     triton.runtime.driver.set_active(CompilingDriver())
     JITFunction.run = bind_and_compile
-    backends._interpreted = tuning._interpreting = True  # CPU tensors, the first configuration
+    dispatch._interpreted = tuning._interpreting = True  # CPU tensors, the first configuration
     x, gates = randn(2, 32, 16, 16), randn(2, 64, 16, 16)
     bottleneck = (randn(64, 32, 3, 3).unflatten(0, (2, 32)), randn(2, 32), randn(32, 96, 3, 3), randn(32))
     norm = torch.ones(32), torch.zeros(32)
-    with backends.use("triton"):
+    with dispatch.use("triton"):
         for mode in ("post", "log"):
             ops.gated_mask_attention(x, x, x, randn(2, 2, 16, 16), residual=x, mode=mode).sum().backward()
         ops.acb_fusion(x, gates, *bottleneck, randn(32, 32), randn(32), dilations=(1, 2)).sum().backward()

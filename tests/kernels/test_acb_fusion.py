@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from tolerances import assert_close_to_reference
 from torch import Tensor
 
-from mmif import backends
 from mmif.config import from_preset
 from mmif.model.bottleneck import AdaptiveContextualBottleneck
+from mmif.ops import dispatch
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 from mmif.ops.acb_mix import acb_mix_ref
 from mmif.ops.acb_paths import acb_blend_ref, acb_paths_ref, channels_last
@@ -219,7 +219,7 @@ def test_the_module(variant, post, training, device):
     x, gate = torch.randn(2, 8, 6, 6, device=device), torch.rand(2, 8, 6, 6, device=device)
     results = []
     for backend in ("reference", "triton"):
-        with backends.use(backend), torch.set_grad_enabled(training):
+        with dispatch.use(backend), torch.set_grad_enabled(training):
             out, _ = block(x, gate)
             if training:
                 out.square().sum().backward()
@@ -242,11 +242,11 @@ def test_the_module(variant, post, training, device):
 def test_what_the_kernels_cannot_take(change, reason, device):
     settings = {"dtype": torch.float32, "dilations": (1, 3)} | change
     args = fusion_arguments(device=device, **settings)
-    with pytest.raises(backends.BackendUnavailable, match=reason):
+    with pytest.raises(dispatch.BackendUnavailable, match=reason):
         acb_fusion(*args, dilations=settings["dilations"], backend="triton")
 
 
 def test_an_empty_batch(device):
     x, gates, *parameters = fusion_arguments(torch.float32, device)
-    with pytest.raises(backends.BackendUnavailable, match="a tensor is empty"):
+    with pytest.raises(dispatch.BackendUnavailable, match="a tensor is empty"):
         acb_fusion(x[:0], gates[:0], *parameters, dilations=(1, 3), backend="triton")

@@ -7,8 +7,7 @@ import torch
 from tolerances import assert_close_to_reference
 from torch import Tensor
 
-from mmif import backends
-from mmif.ops import gated_mask_attention
+from mmif.ops import dispatch, gated_mask_attention
 from mmif.ops._attention_ref import gated_mask_attention_ref, gated_mask_attention_saved_ref
 from mmif.ops.gated_mask_attention import MAX_FEATURES, MODES, STREAMED_FEATURES
 
@@ -201,7 +200,7 @@ def test_opcheck(mode, device):
 def test_the_public_function_calls_the_kernel(device):
     q, k, v, gate, _, patch_sizes, mode = arguments(SIZES["two"], "post", torch.float32, device)
     expected = gated_mask_attention(q, k, v, gate, residual=v, patch_sizes=patch_sizes, backend="reference")
-    with backends.use("triton"):
+    with dispatch.use("triton"):
         got = gated_mask_attention(q, k, v, gate, residual=v, patch_sizes=patch_sizes, mode=mode)
     torch.testing.assert_close(got, expected)
     assert not torch.equal(got, expected)  # another order of summation
@@ -219,23 +218,23 @@ def test_the_public_function_calls_the_kernel(device):
 def test_what_the_kernels_cannot_take(shape, dtype, reason, device):
     x = torch.zeros(shape, dtype=dtype, device=device)
     with pytest.raises(
-        backends.BackendUnavailable, match=f"gated_mask_attention: backend 'triton' cannot run: .*{reason}"
+        dispatch.BackendUnavailable, match=f"gated_mask_attention: backend 'triton' cannot run: .*{reason}"
     ):
         gated_mask_attention(x, x, x, mode="none", backend="triton")
     assert gated_mask_attention(x, x, x, mode="none").shape == shape
 
 
 def test_limits_and_kernels_agree():
-    from mmif.kernels import heads
+    from mmif.kernels.attention import heads
 
     assert heads.STREAMED == STREAMED_FEATURES
 
 
 def test_every_configuration_has_its_own_place():
     """No two are the same, and the first of each list asks for the least."""
-    from mmif.kernels import gated_mask_attention as forward
-    from mmif.kernels import gated_mask_attention_bwd as backward
-    from mmif.kernels import heads
+    from mmif.kernels.attention import bwd as backward
+    from mmif.kernels.attention import fwd as forward
+    from mmif.kernels.attention import heads
 
     for module, capability, (channels, side) in itertools.product((forward, backward), (80, 86, 90, 100), heads.SHAPES):
         image = torch.empty(1, channels, side, side, dtype=torch.float16, device="meta")

@@ -17,9 +17,8 @@ pytestmark = pytest.mark.triton
 
 
 def kernels_with_specimens() -> set[str]:
-    modules = [
-        importlib.import_module(f"mmif.kernels.{found.name}") for found in pkgutil.iter_modules(kernels.__path__)
-    ]
+    found = pkgutil.walk_packages(kernels.__path__, "mmif.kernels.")
+    modules = [importlib.import_module(each.name) for each in found]
     makers = [module.specimens for module in modules if hasattr(module, "specimens")]
     return {specimen.fn.__name__ for make in makers for specimen in make(90)}
 

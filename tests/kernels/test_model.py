@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmif import backends
 from mmif.config import from_preset, with_overrides
 from mmif.kernels import tuning
 from mmif.model import MMInvertFill
+from mmif.ops import dispatch
 
 pytestmark = pytest.mark.triton
 
@@ -35,7 +35,7 @@ def outputs(form, backend, device, training):
     """Image and predictions, and in training the gradient of every parameter of the encoder and the codes."""
     model, image, hole, noise = build(form, device)
     model.train(training)
-    with backends.use(backend), torch.set_grad_enabled(training):
+    with dispatch.use(backend), torch.set_grad_enabled(training):
         out = model(image, hole, noise=noise)
         found = {"image": out.image, "codes": out.ws}
         if training:
@@ -59,7 +59,7 @@ def test_the_model_is_the_same(form, training, device):
 
 def test_the_kernels_really_ran(monkeypatch, device):
     ran = set()
-    for module in ("gated_mask_attention", "acb_paths", "acb_pool", "acb_mix", "adaptive_norm", "gated_residual"):
+    for module in ("attention.fwd", "acb.paths", "acb.pool", "acb.mix", "adaptive_norm", "gated_residual"):
         run = tuning.run
         monkeypatch.setattr(f"mmif.kernels.{module}.run", lambda op, *args, run=run: ran.add(op) or run(op, *args))
     outputs("paper", "triton", device, training=False)

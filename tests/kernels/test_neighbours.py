@@ -5,8 +5,7 @@ import torch
 from ops.cases import LAYOUTS
 from tolerances import assert_close_to_reference
 
-from mmif import backends
-from mmif.ops import adaptive_norm, gated_residual
+from mmif.ops import adaptive_norm, dispatch, gated_residual
 from mmif.ops.adaptive_norm import MAX_SAMPLE, adaptive_norm_ref
 from mmif.ops.gated_residual import gated_residual_ref
 
@@ -161,11 +160,11 @@ def test_compiles_whole_with_its_gradients(fn, ref, count, device):
 
 def test_reasons_not_to_take_the_kernels(device):
     wide = torch.empty((), device=device).expand(1, 2, MAX_SAMPLE)
-    with pytest.raises(backends.BackendUnavailable, match=f"at most {MAX_SAMPLE} elements, got {2 * MAX_SAMPLE}"):
+    with pytest.raises(dispatch.BackendUnavailable, match=f"at most {MAX_SAMPLE} elements, got {2 * MAX_SAMPLE}"):
         norm(wide, wide, wide)
     double = torch.zeros(2, 3, dtype=torch.float64, device=device)
     for fn in (norm, gated):
-        with pytest.raises(backends.BackendUnavailable, match=r"must be .* float32, got torch.float64"):
+        with pytest.raises(dispatch.BackendUnavailable, match=r"must be .* float32, got torch.float64"):
             fn(double, double, double)
-        with pytest.raises(backends.BackendUnavailable, match="a tensor is empty"):
+        with pytest.raises(dispatch.BackendUnavailable, match="a tensor is empty"):
             fn(*[double[:0].float()] * 3)

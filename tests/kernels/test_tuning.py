@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmif.kernels import store, tuning
-from mmif.kernels.store import Choice, Store
-from mmif.kernels.tuning import Config
+from mmif.kernels import tuning
+from mmif.kernels.tuning import Config, store
+from mmif.kernels.tuning.store import Choice, Store
 from mmif.ops import _triton
 
 A, B, C = (Config(warps, 2, (("BLOCK", 16 * warps),)) for warps in (1, 2, 4))
@@ -322,7 +322,7 @@ def test_the_store_survives_its_process(tmp_path):
     choice = Choice(C, 0.25, None, {"reference": "OutOfMemoryError: 64 GiB", str(A): 'ValueError: "quoted"'})
     Store(path).put("op", KEY, choice)
     code = (
-        "import sys; from pathlib import Path; from mmif.kernels import store, tuning; "
+        "import sys; from pathlib import Path; from mmif.kernels import tuning; from mmif.kernels.tuning import store; "
         "print(store.Store(Path(sys.argv[1])).get('op', ('forward', 2, 64, 'float16'))); print('triton' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from tolerances import FLOOR
 from mmif import from_preset
 from mmif.config import with_overrides
 from mmif.model.generator import SynthesisNetwork
-from mmif.model.synthesis_plan import CapturedSynthesis
+from mmif.runtimes.cuda_graph import CapturedSynthesis
 
 TINY = from_preset("tiny-32")
 

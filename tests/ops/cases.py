@@ -19,7 +19,7 @@ from mmif.ops.conv_epilogue import conv_epilogue_ref
 from mmif.ops.demodulate import demodulate_ref
 from mmif.ops.gated_residual import gated_residual_ref
 from mmif.ops.modulated_conv2d import modulated_conv2d_ref
-from mmif.ops.narrow_conv import narrow_conv3x3_ref
+from mmif.ops.narrow_conv3x3 import narrow_conv3x3_ref
 from mmif.ops.upfirdn2d import setup_filter, upfirdn2d_ref
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -1,13 +1,14 @@
 """What the compiled bodies say to arguments that do not fit, and what they make of awkward ones.
 
 The public functions check first; these are the checks behind them, for whoever calls ``torch.ops.mmif`` directly. Those
-of ops without a CPU body are collected where the kernels run emulated (tests/test_emulation.py).
+of ops without a CPU body are collected where the kernels run emulated (tests/csrc/test_emulation.py).
 """
 
 import pytest
 import torch
 
-from mmif import backends, ops
+from mmif import ops
+from mmif.ops import dispatch
 
 X, B = torch.randn(2, 8, 4, 4), torch.randn(8)
 STYLES, W2 = torch.randn(3, 2, 8), torch.rand(3, 5, 8)
@@ -113,7 +114,7 @@ def test_bad_arguments_of_a_compiled_body(call, arguments, message):
 
 def test_there_are_compiled_bodies():
     """make builds the extension wherever there is a compiler, and this file is about it."""
-    assert backends.why_not("cpu") is None
+    assert dispatch.why_not("cpu") is None
     assert compiled("bias_act")
     assert compiled("upfirdn2d")
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-import mmif.hrf
+import mmif.train.perceptual
+from mmif.backbones.mobilenet import MobileNetV2
 from mmif.data.prepare import prepare
 from mmif.data.settings import Settings
-from mmif.features import MobileNetV2
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +38,13 @@ def random_perceptual_network(monkeypatch):
                 nn.init.kaiming_normal_(module.weight)  # the default shrinks to denormal numbers, which cost seconds
         return net.fold().requires_grad_(False)
 
-    monkeypatch.setattr(mmif.hrf, "mobilenet_v2", untrained)
+    monkeypatch.setattr(mmif.train.perceptual, "mobilenet_v2", untrained)
 
 
 @pytest.fixture
 def run(dataset, tmp_path):
     """Call ``mmif-train`` on the tiny preset: run(stage, folder name, option=value, ...)."""
-    from mmif.train.cli import main
+    from mmif.commands.train import main
 
     def call(stage, folder="run", **options):
         values = {"data": dataset, "out": tmp_path / folder, "preset": "tiny-32", "batch": 4, "workers": 0} | options

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from mmif import checkpoint
+from mmif.commands.train import main
 from mmif.config import from_preset
 from mmif.model.generator import Generator
-from mmif.train.cli import main
 
 
 def weights(folder):
@@ -83,7 +83,7 @@ def test_a_trained_encoder_is_a_loadable_model(run, gan):
 
 
 def test_publish_writes_float16_weights_that_load(run, gan, tmp_path):
-    from mmif.train.cli import main
+    from mmif.commands.train import main
 
     folder = run("encoder", steps=1, log_every=1, generator=gan, d_width=8)
     main(["publish", f"--run={folder}", f"--out={tmp_path / 'shipped'}"])
@@ -161,8 +161,8 @@ def test_options_that_do_not_fit_the_state_stay_refused(capsys, run, gan):
         ("gan", {"preset": "nonsense"}, "celebahq-256"),
         ("gan", {"preset": "scenes-128"}, "128"),
         ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a positive whole number"),
-        ("gan", {"device": "nonsense"}, "--device must be auto, cpu, cuda or cuda:N"),
-        ("gan", {"device": "mps"}, "--device must be auto, cpu, cuda or cuda:N"),
+        ("gan", {"device": "nonsense"}, "the device must be auto, cpu, cuda or cuda:N"),
+        ("gan", {"device": "mps"}, "the device must be auto, cpu, cuda or cuda:N"),
         ("gan", {"steps": -1}, "--steps must be > 0, got -1"),
         ("gan", {"steps": "some"}, "steps"),
         ("gan", {"log_every": 0}, "--log_every must be > 0"),
@@ -251,7 +251,7 @@ def test_a_run_that_lost_a_part_is_refused(capsys, run, gan, file, content):
 def test_two_runs_cannot_share_a_folder(capsys, run, gan):
     with (gan / "trainer" / "log.jsonl").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert "one run at a time" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+        assert "another run is using" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
     run("gan", "gan", steps=3, pl_every=1)
 
 

@@ -1,0 +1,130 @@
+"""What an evaluation leaves behind: the Markdown table and the JSON file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmif import files
+from mmif.evaluation.metrics import Estimate, estimate, win_share
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How one metric is shown and which way is better."""
+
+    title: str
+    higher_is_better: bool
+    digits: int
+
+
+METRICS = {
+    "psnr": Metric("PSNR dB", True, 2),
+    "ssim": Metric("SSIM", True, 3),
+    "l1": Metric("L1", False, 2),
+    "stlpips-alex": Metric("ST-LPIPS alex", False, 3),
+    "stlpips-vgg": Metric("ST-LPIPS vgg", False, 3),
+}
+
+
+@dataclass
+class Scores:
+    """Values of one method in one bucket, photograph by photograph in the same order for every method."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)  # metric -> one value per photograph
+    seconds: list[float] = field(default_factory=list)  # per photograph, one entry per batch
+
+    def add(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Append one batch: for each metric the values of its photographs."""
+        for name, batch in values.items():
+            self.values.setdefault(name, []).extend(batch)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Mean and standard error of every metric."""
+        return {name: estimate(values) for name, values in self.values.items()}
+
+    def seconds_per_image(self) -> float | None:
+        """Median over the batches, so that the first one, which warms up, does not count; None if nothing was timed."""
+        return float(np.median(self.seconds)) if self.seconds else None
+
+
+Results = Mapping[str, Mapping[str, Scores]]  # bucket of hole ratios -> method -> scores
+
+
+def markdown(results: Results) -> str:
+    """Return one table, a row per bucket and method, and a line that says how to read it."""
+    names = list(next(iter(next(iter(results.values())).values())).values)
+    head = ["hole %", "method", "n", *(METRICS[name].title for name in names), "s/image"]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for bucket, methods in results.items():
+        for method, scores in methods.items():
+            cells = [_cell(value, METRICS[name].digits) for name, value in scores.estimates().items()]
+            seconds = scores.seconds_per_image()
+            n = str(len(scores.values[names[0]]))
+            lines.append(_row([bucket, method, n, *cells, "-" if seconds is None else f"{seconds:.3f}"]))
+    better = {
+        way: ", ".join(METRICS[n].title for n in names if METRICS[n].higher_is_better == way) for way in (True, False)
+    }
+    lines += ["", f"Mean +- standard error. Higher is better: {better[True]}; lower: {better[False]}."]
+    return "\n".join(lines)
+
+
+def wins(results: Results, ours: str) -> list[dict[str, Any]]:
+    """For each bucket and other method the share of photographs on which ``ours`` is better, metric by metric."""
+    rows = []
+    for bucket, methods in results.items():
+        for method in methods:
+            if method != ours:
+                mine, theirs = methods[ours].values, methods[method].values
+                shares = {name: win_share(mine[name], theirs[name], METRICS[name].higher_is_better) for name in mine}
+                rows.append({"ratio": bucket, "against": method, **shares})
+    return rows
+
+
+def wins_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of :func:`wins` as a table in per cent."""
+    names = [name for name in rows[0] if name in METRICS]
+    head = ["hole %", "better than", *(METRICS[name].title for name in names)]
+    body = [_row([row["ratio"], row["against"], *(f"{row[name]:.0%}" for name in names)]) for row in rows]
+    return "\n".join([_row(head), _row(["---"] * len(head)), *body])
+
+
+def as_json(results: Results) -> list[dict[str, Any]]:
+    """Return the rows of the table with every photograph's values, rounded to 5 digits, ready for JSON."""
+    return [
+        {
+            "ratio": bucket,
+            "method": method,
+            "seconds_per_image": scores.seconds_per_image(),
+            "metrics": {name: _finite(asdict(value)) for name, value in scores.estimates().items()},
+            "per_photograph": {name: [round(x, 5) for x in values] for name, values in scores.values.items()},
+        }
+        for bucket, methods in results.items()
+        for method, scores in methods.items()
+    ]
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write ``report`` as strict JSON, each list of numbers in one line."""
+    text = json.dumps(report, indent=1, allow_nan=False)
+    files.write(path, re.sub(r"\[[\d\s.,eE+-]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
+
+
+def _cell(value: Estimate, digits: int) -> str:
+    spread = "" if np.isnan(value.stderr) else f" +- {value.stderr:.{digits}f}"
+    return f"{value.mean:.{digits}f}{spread}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: the standard error of one photograph becomes null."""
+    return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}

@@ -1,0 +1,91 @@
+"""This machine: which device to take, which versions are installed, and where a number was measured."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+DISTRIBUTION = "mminvertfill"  # ours, in whose environment another package called mmif cannot live
+# Those whose version can change a number.
+MEASURED_WITH = ("torch", "numpy", "pillow", "opencv-python-headless", "pypatchmatch", "stlpips-pytorch")
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The device that is meant by ``auto`` (or None: a GPU if torch sees one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: another name, or a device that torch does not see.
+    """
+    import torch
+
+    if name is None or str(name).lower() == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name.lower() if isinstance(name, str) else name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"torch sees {torch.cuda.device_count()} CUDA devices, so there is no {name}; use cpu")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What to call a device in a report: the model of a GPU, else ``cpu``."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def version(distribution: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def provenance(distributions: Iterable[str] = MEASURED_WITH) -> dict[str, Any]:
+    """When, with which code and on what machine: date, commit, versions, processor, threads."""
+    import torch
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in (DISTRIBUTION, *distributions)},
+        },
+        "platform": platform.platform(),
+        "cpu": processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this file lies in, with ``-dirty`` if it has changes; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed: git would find whatever repository the environment lies in
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def processor() -> str:
+    """The model of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

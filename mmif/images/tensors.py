@@ -1,0 +1,29 @@
+"""Between arrays outside and tensors inside: float32 NCHW, images in [-1, 1], planes 0 or 1, labels one-hot."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_model(rgb: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def from_model(image: Tensor) -> np.ndarray:
+    """Float [N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3], clamped and rounded."""
+    levels = image.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def binary_to_model(planes: np.ndarray) -> Tensor:
+    """Bool [N, H, W] -> float32 [N, 1, H, W], 0 or 1: holes and edges."""
+    return torch.from_numpy(planes.astype(np.float32))[:, None]
+
+
+def labels_to_model(labels: np.ndarray, num_classes: int) -> Tensor:
+    """uint8 [N, H, W] -> one-hot float32 [N, num_classes, H, W]; unknown is all zero."""
+    one_hot = labels[:, None] == np.arange(num_classes, dtype=np.uint8)[:, None, None]
+    return torch.from_numpy(one_hot.astype(np.float32))

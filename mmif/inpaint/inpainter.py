@@ -1,0 +1,227 @@
+"""Fill holes in photographs from Python; ``mmif.commands.inpaint`` is the command."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmif import checkpoint
+from mmif.host import pick_device
+from mmif.images.labels import UNKNOWN
+from mmif.images.source import ImageLike
+from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
+from mmif.inpaint.request import Job, Pending, Result, Unit, prepare, whole
+from mmif.inpaint.seam import match_seam
+from mmif.ops import dispatch
+
+__all__ = ["Inpainter", "Job", "Result"]
+
+Seam = Literal["match", "none"]
+
+
+class Inpainter:
+    """Fills holes in photographs of any size with an MMInvertFill model.
+
+    Crops squares round the holes, lets the model fill them, and pastes the fill back; known pixels stay byte-identical.
+
+    Args:
+        model: a :class:`mmif.MMInvertFill` in evaluation mode on ``device``.
+        info: what the checkpoint says of itself; its ``name`` and ``sha256`` are shown.
+        device: where the model is.
+        backend: op backend, ``auto`` or one of ``mmif.ops.dispatch.OP_BACKENDS``; None: ``MMIF_BACKEND``, or auto.
+        seam: ``match`` corrects the colours of the fill near the border of the hole, ``none`` pastes it as it is.
+        margin: surroundings seen on each side of a hole, as a share of its extent.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        info: dict[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        backend: str | None = None,
+        *,
+        seam: Seam = "match",
+        margin: float = 0.5,
+    ) -> None:
+        if seam not in ("match", "none"):
+            raise ValueError(f"seam must be 'match' or 'none', got {seam!r}")
+        if not (isinstance(margin, Real) and 0.0 <= margin <= 10.0):
+            raise ValueError(f"margin must lie in [0, 10] (a share of the hole's extent), got {margin!r}")
+        self.model, self.info, self.device = model, info or {}, torch.device(device)
+        self.backend, self.seam, self.margin = backend, seam, margin
+        self.side: int = model.config.resolution
+        self.num_classes: int = model.config.encoder.num_classes
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device | None = None, backend: str | None = None, **options: Any
+    ) -> Inpainter:
+        """Load bundled weights by name, a checkpoint folder, or a hub id.
+
+        Args:
+            name: as :func:`mmif.checkpoint.load` takes it.
+            device: ``cpu``, ``cuda`` or ``cuda:N``; None: a GPU if torch sees one.
+            backend: op backend.
+            options: ``seam`` and ``margin`` of the class.
+
+        Raises:
+            ValueError: no such weights, or broken ones; no such device.
+            BackendUnavailable: the backend cannot serve here.
+        """
+        target = pick_device(device)
+        dispatch.require(backend)
+        model, info = checkpoint.load(name, target)
+        return cls(model, info, target, backend, **options)
+
+    def describe(self) -> str:
+        """One line: device, op backend, runtime, weights."""
+        with dispatch.use(self.backend):
+            ops = dispatch.describe()
+        sha256 = str(self.info.get("sha256", ""))[:12]
+        weights = f"weights {self.info.get('name', 'given')}" + (f" (sha256 {sha256})" if sha256 else "")
+        return f"device {self.device} | {ops} | runtime eager | {weights}"
+
+    def __call__(
+        self,
+        image: ImageLike,
+        mask: ImageLike,
+        segmentation: ImageLike | None = None,
+        edge: ImageLike | None = None,
+        *,
+        segmentation_mask: ImageLike | None = None,
+        edge_mask: ImageLike | None = None,
+        seed: int | None = None,
+        num_samples: int = 1,
+        invert_mask: bool = False,
+    ) -> Result:
+        """Fill one photograph.
+
+        Args:
+            image: photograph; path, PIL image, array ([H, W, C]) or tensor ([C, H, W]).
+            mask: **white = 1 = hole**, of the photograph's size.
+            segmentation: labels [H, W], 255 = unknown; None: the model predicts them.
+            edge: white = edge [H, W]; None: the model predicts them.
+            segmentation_mask: where the labels are unknown (white).
+            edge_mask: where the edges are unknown (white).
+            seed: keys the noise; None means 0: the same call gives the same picture.
+            num_samples: results to draw; the first is the same whatever their number.
+            invert_mask: black = hole.
+
+        Returns:
+            The result; an empty mask gives the photograph back.
+
+        Raises:
+            ValueError: an input that cannot be used, or a network that returned NaN or infinity.
+        """
+        job = Job(image, mask, segmentation, edge, segmentation_mask, edge_mask)
+        return next(self.batch([job], seed=seed, num_samples=num_samples, invert_mask=invert_mask))
+
+    def batch(
+        self,
+        jobs: Iterable[Job],
+        batch_size: int = 8,
+        *,
+        seed: int | None = None,
+        num_samples: int = 1,
+        invert_mask: bool = False,
+    ) -> Iterator[Result]:
+        """Fill many photographs, in order, with model calls shared between them.
+
+        Jobs are read as they are needed and results come as soon as they are whole: memory holds about one batch. A
+        result does not depend on the order or on the other jobs, nor, but for the rounding of one pixel value in a
+        hundred thousand by one level, on the batch size. Arguments and errors are those of a single call; a job that
+        cannot be used ends the iteration, after the results of those before it.
+        """
+        options = {"seed": seed, "num_samples": num_samples, "invert_mask": invert_mask}
+        for result in self.attempts(jobs, batch_size, **options):
+            if not isinstance(result, Result):
+                raise result
+            yield result
+
+    def attempts(
+        self,
+        jobs: Iterable[Job],
+        batch_size: int = 8,
+        *,
+        seed: int | None = None,
+        num_samples: int = 1,
+        invert_mask: bool = False,
+    ) -> Iterator[Result | ValueError | OSError]:
+        """:meth:`batch` that goes on: a job that cannot be read gives its error in place of a result."""
+        batch_size, num_samples = whole("batch_size", batch_size, 1), whole("num_samples", num_samples, 1)
+        seed = 0 if seed is None else whole("seed", seed)
+        waiting: deque[Pending | ValueError | OSError] = deque()
+        queue: list[Unit] = []
+
+        def finished() -> Iterator[Result | ValueError | OSError]:
+            while waiting and (not isinstance(waiting[0], Pending) or waiting[0].done):
+                first = waiting.popleft()
+                yield first.finish(seed, num_samples) if isinstance(first, Pending) else first
+
+        for job in jobs:
+            try:
+                pending = prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask)
+            except (ValueError, OSError) as error:
+                waiting.append(error)
+            else:
+                waiting.append(pending)
+                queue += pending.units
+            while len(queue) >= batch_size:
+                self._fill(queue[:batch_size], seed)
+                del queue[:batch_size]
+            yield from finished()
+        self._fill(queue, seed)
+        yield from finished()
+
+    def _fill(self, units: Sequence[Unit], seed: int) -> None:
+        # The first sample takes the model's own mean latent, the others draw one each.
+        for drawn, group in groupby(sorted(units, key=lambda unit: unit.sample > 0), lambda unit: unit.sample > 0):
+            self._run(list(group), seed, drawn)
+
+    @torch.inference_mode()
+    def _run(self, units: list[Unit], seed: int, drawn: bool) -> None:
+        """One call of the model; its outputs are put into ``units``."""
+        started = time.perf_counter()
+        keys = [(seed, unit.index) for unit in units]
+        inputs = [None if plane is None else plane.to(self.device) for plane in self._inputs(units)]
+        with dispatch.use(self.backend):
+            output = self.model(
+                *inputs,
+                noise=self.model.make_noise(keys),
+                mean_latent=self.model.sample_mean_latent(keys) if drawn else None,
+            )
+        finite = output.image.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            raise ValueError(
+                f"a network must return finite numbers; it gave NaN or infinity for {units[finite.index(False)].name}, "
+                "which was not written; check the weights, or try another device"
+            )
+        labels = None if output.seg_full is None else output.seg_full.argmax(1).byte().cpu().numpy()
+        edges = None if output.edge_full is None else output.edge_full[:, 0].gt(0.5).byte().mul(255).cpu().numpy()
+        for i, (unit, fill) in enumerate(zip(units, from_model(output.image), strict=True)):
+            unit.fill = match_seam(fill, unit.rgb, unit.hole) if self.seam == "match" else fill
+            unit.seen_labels = None if labels is None else labels[i]
+            unit.seen_edges = None if edges is None else edges[i]
+            unit.seconds = (time.perf_counter() - started) / len(units)
+
+    def _inputs(self, units: list[Unit]) -> tuple[Tensor | None, ...]:
+        """image, hole, seg, seg_hole, edge, edge_hole as the model takes them; None where no unit has guidance."""
+        labels = np.stack([unit.labels for unit in units])
+        edge_hole = np.stack([unit.edge_hole for unit in units])
+        seg_hole = labels == UNKNOWN
+        seg = edge = (None, None)
+        if not seg_hole.all():
+            seg = labels_to_model(labels, self.num_classes), binary_to_model(seg_hole)
+        if not edge_hole.all():
+            edge = binary_to_model(np.stack([unit.edges for unit in units])), binary_to_model(edge_hole)
+        image = to_model(np.stack([unit.rgb for unit in units]))
+        return image, binary_to_model(np.stack([unit.hole for unit in units])), *seg, *edge

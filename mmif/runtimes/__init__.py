@@ -1,0 +1,1 @@
+"""What runs a whole model: which runtimes there are, which serve here, and the code that drives them."""

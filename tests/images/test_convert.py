@@ -1,0 +1,213 @@
+"""Images, masks and guidance at the door: every kind of picture in, one line for what cannot be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmif.images.labels import label_image, to_labels
+from mmif.images.masks import hole_note, read_hole, to_binary
+from mmif.images.photo import to_photo
+from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
+
+RNG = np.random.default_rng(5)
+GREY = RNG.integers(0, 256, (6, 9), np.uint8)
+RGB = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+ALPHA = RNG.integers(0, 256, (6, 9), np.uint8)
+
+
+def grey3(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[:, :, None], 3, axis=2)
+
+
+# Photographs
+
+
+def test_a_tensor_without_values_is_refused():
+    with pytest.raises(ValueError, match="must be a tensor with values; got one on the meta device"):
+        to_photo(torch.empty(1, 3, 4, 4, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (RGB, RGB),
+        (GREY, grey3(GREY)),
+        (GREY[:, :, None], grey3(GREY)),
+        (RGB.astype(np.float32) / 255, RGB),
+        (RGB.astype(np.uint16) * 257, RGB),
+        (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+        (torch.from_numpy(RGB).permute(2, 0, 1)[None].double() / 255, RGB),
+        (torch.from_numpy(GREY)[None], grey3(GREY)),
+        (Image.fromarray(RGB), RGB),
+    ],
+    ids=["uint8", "grey", "one-channel", "float", "uint16", "tensor", "batch-of-one", "grey-tensor", "pil"],
+)
+def test_photographs_from_python(source, expected):
+    assert np.array_equal(to_photo(source).rgb, expected)
+
+
+def test_alpha_of_an_array():
+    photo = to_photo(np.dstack([RGB, ALPHA]))
+    assert np.array_equal(photo.rgb, RGB)
+    assert np.array_equal(np.asarray(photo.alpha), ALPHA)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.zeros((2, 3, 5)),
+        np.zeros((1, 2, 3, 3)),
+        torch.zeros(6, 9, 3),
+        np.zeros((0, 4, 3)),
+    ],
+    ids=["five-channels", "batch", "channels-last-tensor", "no-pixels"],
+)
+def test_wrong_shape_of_a_photograph(source):
+    with pytest.raises(ValueError, match="an image must be"):
+        to_photo(source)
+
+
+@pytest.mark.parametrize("value", [-1.0, 255.0, np.nan, np.inf])
+def test_float_photographs_outside_the_unit_range(value):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        to_photo(np.full((4, 4, 3), value, np.float32))
+
+
+@pytest.mark.parametrize("source", [RGB.astype(np.int64), RGB > 3, [[1, 2]], None])
+def test_wrong_type_of_a_photograph(source):
+    with pytest.raises(TypeError, match="image must be"):
+        to_photo(source)
+
+
+# Masks
+
+WHITE = GREY > 127
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        WHITE,
+        WHITE.astype(np.uint8),
+        WHITE * np.uint8(255),
+        GREY,
+        WHITE.astype(np.int64),
+        np.where(WHITE, 0.5, 0.49),
+        torch.from_numpy(WHITE)[None, None],
+        torch.from_numpy(WHITE).bfloat16(),
+        Image.fromarray(WHITE),
+        Image.fromarray(GREY),
+        Image.fromarray(grey3(GREY)),
+        Image.fromarray(grey3(WHITE * np.uint8(255))).convert("P"),
+        Image.fromarray(np.dstack([RGB, GREY])),  # a brush layer: its alpha is the mask
+        Image.fromarray(np.dstack([grey3(GREY), np.full_like(GREY, 255)])),  # opaque: its brightness is
+        Image.fromarray(GREY.astype(np.uint16) * 257),
+    ],
+    ids=[
+        "bool", "0-1", "0-255", "threshold", "int64", "float", "tensor", "bfloat16",
+        "pil-1", "pil-L", "pil-RGB", "pil-P", "alpha", "opaque", "16-bit",
+    ],
+)  # fmt: skip
+def test_masks(source, tmp_path):
+    assert np.array_equal(to_binary(source, (9, 6)), WHITE)
+    assert np.array_equal(to_binary(source, (9, 6), invert=True), ~WHITE)
+    if isinstance(source, Image.Image):
+        source.save(tmp_path / "mask.png")
+        assert np.array_equal(read_hole(tmp_path / "mask.png", (9, 6)), WHITE)
+
+
+def test_a_mask_of_another_size_names_both():
+    with pytest.raises(ValueError, match="9 x 6; it has 6 x 9"):
+        to_binary(WHITE.T, (9, 6))
+
+
+def test_unusable_masks(tmp_path):
+    with pytest.raises(ValueError, match="shape"):
+        to_binary(np.zeros((2, 6, 9), bool), (9, 6))
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        to_binary(np.full((6, 9), np.nan), (9, 6))
+    with pytest.raises(ValueError, match=r"0\.\.255"):
+        to_binary(np.full((6, 9), -1), (9, 6))
+    with pytest.raises(TypeError, match="complex"):
+        to_binary(np.zeros((6, 9), complex), (9, 6))
+    (tmp_path / "mask.png").write_bytes(b"no mask")
+    with pytest.raises(ValueError, match="must be an image"):
+        read_hole(tmp_path / "mask.png", (9, 6))
+
+
+def test_a_hole_is_remarked_when_it_looks_wrong():
+    hole = np.zeros((100, 100), bool)
+    assert "empty" in (hole_note(hole) or "")
+    hole[0, :5] = True
+    assert "0.05 %" in (hole_note(hole) or "")
+    hole[:50] = True
+    assert hole_note(hole) is None
+    hole[:95] = True
+    note = hole_note(hole) or ""
+    assert "95.00 %" in note
+    assert "--invert-mask" in note
+    assert "100.00 %" in (hole_note(np.ones((3, 3), bool)) or "")
+
+
+# Guidance
+
+LABELS = (GREY % 5).astype(np.uint8)
+LABELS[0, 0] = 255
+
+
+@pytest.mark.parametrize(
+    "source",
+    [LABELS, LABELS.astype(np.int64), torch.from_numpy(LABELS)[None], label_image(LABELS), Image.fromarray(LABELS)],
+    ids=["uint8", "int64", "tensor", "palette", "grey"],
+)
+def test_labels(source, tmp_path):
+    assert np.array_equal(to_labels(source, (9, 6), 5), LABELS)
+    if isinstance(source, Image.Image):
+        source.save(tmp_path / "seg.png")
+        assert np.array_equal(to_labels(tmp_path / "seg.png", (9, 6), 5), LABELS)
+
+
+def test_unusable_labels():
+    with pytest.raises(ValueError, match=r"0\.\.3, or 255 for unknown; got 4"):
+        to_labels(LABELS, (9, 6), 4)
+    with pytest.raises(ValueError, match="got -1"):
+        to_labels(np.full((6, 9), -1), (9, 6), 4)
+    with pytest.raises(ValueError, match="9 x 6; it has 6 x 9"):
+        to_labels(LABELS.T, (9, 6), 5)
+    with pytest.raises(ValueError, match="mode RGB"):
+        to_labels(Image.fromarray(RGB), (9, 6), 5)
+    with pytest.raises(TypeError, match="float64"):
+        to_labels(np.zeros((6, 9)), (9, 6), 5)
+
+
+def test_an_edge_map_of_another_size():
+    with pytest.raises(ValueError, match="the edge map must have the size"):
+        to_binary(np.zeros((6, 8), bool), (9, 6), "edge map")
+
+
+# Into the model and out of it
+
+
+def test_all_levels_survive_the_way_in_and_out():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    rgb = np.stack([levels, levels[:, ::-1], 255 - levels], axis=3)
+    inside = to_model(rgb)
+    assert inside.shape == (1, 3, 16, 16)
+    assert (inside.min(), inside.max()) == (-1.0, 1.0)
+    assert np.array_equal(from_model(inside), rgb)
+
+
+def test_from_model_clamps_and_rounds():
+    out = from_model(torch.tensor([-1.5, 0.001, 1.5]).view(1, 3, 1, 1))
+    assert out.tolist() == [[[[0, 128, 255]]]]
+
+
+def test_planes_for_the_model():
+    assert torch.equal(binary_to_model(WHITE[None]), torch.from_numpy(WHITE).float()[None, None])
+    one_hot = labels_to_model(LABELS[None], 5)
+    assert one_hot.shape == (1, 5, 6, 9)
+    assert torch.equal(one_hot.sum(1)[0], torch.from_numpy(LABELS != 255).float())  # unknown: all zero
+    assert np.array_equal(one_hot.argmax(1)[0][LABELS != 255], LABELS[LABELS != 255])

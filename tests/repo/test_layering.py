@@ -1,0 +1,174 @@
+"""Who may import whom: the table of docs/design.md, held against every import statement in the repository."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+BASE = {"torch", "numpy", "PIL", "safetensors", "jsonargparse", "tqdm", "mmif", *sys.stdlib_module_names}
+
+
+class Rule(NamedTuple):
+    """What one room may import: of mmif, of mmif nevertheless not, and from outside."""
+
+    ours: set[str]
+    never: set[str]
+    outside: set[str]
+
+
+def read_rules(text: str) -> dict[str, Rule]:
+    """The table below "What may import what", by room, from the bottom up."""
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|$", text.split("## What may import what")[1], re.MULTILINE)
+    return {room: Rule(*_names(ours), set(re.findall(r"\w+", outside))) for room, ours, outside in rows}
+
+
+def _names(cell: str) -> tuple[set[str], set[str]]:
+    words = [word.strip() for word in re.sub(r"\(.*?\)|-|each on first use", "", cell).split(",")]
+    never = {word.removeprefix("not ") for word in words if word.startswith("not ")}
+    return {word for word in words if word and not word.startswith("not ")}, never
+
+
+RULES = read_rules((ROOT / "docs" / "design.md").read_text())
+
+
+def is_module(package: str, name: str) -> bool:
+    folder = ROOT.joinpath(*package.split("."))
+    return package.split(".")[0] == "mmif" and ((folder / f"{name}.py").exists() or (folder / name).is_dir())
+
+
+def imported(path: Path, package: str) -> set[str]:
+    """Absolute names of all modules that the file imports, at any depth; ``package`` is the one it lies in."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            # `from mmif import files` imports a module, and so does `from mmif.ops import dispatch`.
+            inner = {f"{module}.{a.name}" for a in node.names if a.name != "__version__" and is_module(module, a.name)}
+            names |= inner or ({module} - {"mmif"})
+    return names
+
+
+def below(name: str, parents: Iterable[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def violations(module: str, names: set[str]) -> list[str]:
+    """What the module of mmif imports in ``names`` against its room's rule; no rule is a violation as well."""
+    room = module.split(".")[0]
+    if room not in RULES:
+        return [f"mmif.{module} has no row in docs/design.md"]
+    ours, never, outside = RULES[room]
+    return sorted(
+        name
+        for name in names
+        if not below(name, outside)
+        and name.split(".")[0] not in sys.stdlib_module_names
+        and (not below(name.removeprefix("mmif."), {*ours, room}) or below(name.removeprefix("mmif."), never))
+    )
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def name_parts(path: Path) -> tuple[str, ...]:
+    """The name under which a file is imported: the mapped folders are packages of mmif (ADR 0001)."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts if parts[0] == "mmif" else ("mmif", *parts)
+
+
+MODULES = [path for folder in ("mmif", "kernels", "export") for path in python_files(folder)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_module_imports_only_what_its_layer_may(path: Path):
+    parts = name_parts(path)
+    package = ".".join(parts[:-1])
+    module = ".".join(parts[1:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts[1:])
+    assert violations(module, imported(path, package)) == []
+
+
+@pytest.mark.parametrize("path", python_files("mmif"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_optional_packages_are_imported_inside_functions(path: Path):
+    body = ast.parse(path.read_text()).body
+    at_import = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+    at_import |= {node.module or "" for node in body if isinstance(node, ast.ImportFrom) and not node.level}
+    assert {name.split(".")[0] for name in at_import} <= BASE
+
+
+def test_a_row_names_only_what_stands_above_it():
+    above: set[str] = set()
+    for room, rule in RULES.items():
+        assert rule.ours <= above, f"{room} may import what is not below it"
+        above.add(room)
+
+
+def test_every_room_has_a_row_and_every_row_a_room():
+    names = {path.stem for path in (ROOT / "mmif").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set(RULES) == names | {"kernels"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.encoder", "from mmif.ops import dispatch"),
+        ("model.encoder", "def f():\n    import PIL.Image"),
+        ("ops.bias_act", "from ..model import MMInvertFill"),
+        ("kernels.acb.mix", "from mmif.ops import acb_fusion"),
+        ("checkpoint", "from mmif.inpaint import Inpainter"),
+        ("train.gan", "import mmif.commands.eval"),
+        ("nowhere", ""),
+    ],
+)
+def test_the_checker_finds_a_wrong_import(tmp_path: Path, module: str, source: str):
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    package = ".".join(["mmif", *module.split(".")[:-1]])
+    assert violations(module, imported(path, package)) != []
+
+
+@pytest.mark.parametrize("folder", ["mmif", "kernels", "export", "benchmarks", "examples", "tests"])
+def test_nobody_imports_the_mapped_folders_by_their_bare_names(folder: str):
+    forbidden = ["kernels", "export", *(["tests", "conftest"] if folder != "tests" else [])]
+    package = f"mmif.{folder}" if folder in ("kernels", "export") else folder
+    found = {path.name: [n for n in imported(path, package) if below(n, forbidden)] for path in python_files(folder)}
+    assert not any(found.values()), found
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_import_mmif_is_silent_and_loads_nothing_else():
+    before_and_after = "import sys; before = set(sys.modules); import mmif; print(*sorted(set(sys.modules) - before))"
+    names = {name.split(".")[0] for name in run_python(before_and_after).split()}
+    assert "mmif" in names
+    assert names <= {"mmif", *sys.stdlib_module_names}
+
+
+def test_the_model_needs_torch_alone():
+    run_python(
+        "import sys\n"
+        "for name in ('PIL', 'safetensors', 'jsonargparse', 'tqdm', 'scipy', 'skimage', 'cv2'):\n"
+        "    sys.modules[name] = None\n"  # importing it raises ImportError
+        "import mmif\n"
+        "assert mmif.ModelConfig and mmif.PRESETS and mmif.from_preset and mmif.MMInvertFill\n"
+        "import torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )

@@ -1,0 +1,120 @@
+"""What is shipped, and whether the documents point at things that exist."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mmif.__main__ import VERBS
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERSION = PROJECT["project"]["version"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+
+def run(*command: str, cwd: Path) -> str:
+    env = {**os.environ, "MMIF_CUDA": "0"}  # tests/csrc/test_build.py is about CUDA
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built from, so that no build writes into the repository."""
+    copy = tmp_path_factory.mktemp("checkout")
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    for name in ("mmif", "csrc", "kernels", "export"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout: Path) -> Path:
+    run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", ".", cwd=checkout)
+    (path,) = (checkout / "dist").glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names} == {"mmif", f"mminvertfill-{VERSION}.dist-info"}
+    shipped = {*(ROOT / "mmif").rglob("*.py"), ROOT / "mmif" / "py.typed", *(ROOT / "mmif" / "weights").glob("*/*")}
+    assert {path.relative_to(ROOT).as_posix() for path in shipped} <= names
+    assert {f"mmif/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "kernels").rglob("*.py")} <= names
+    assert "mmif/_C.abi3.so" in names
+
+
+def test_one_wheel_serves_every_python_from_the_oldest_on(wheel: Path):
+    assert "-cp311-abi3-linux" in wheel.name
+
+
+def test_the_version_has_one_source(wheel: Path):
+    assert wheel.name.startswith(f"mminvertfill-{VERSION}-")
+    literal = re.compile(rf"version\w*\W+{re.escape(VERSION)}\b", re.IGNORECASE)
+    assert [path for path in (ROOT / "mmif").rglob("*.py") if literal.search(path.read_text())] == []
+
+
+def test_the_sdist_holds_the_sources_of_the_extension(checkout: Path):
+    run("setup.py", "-q", "sdist", "--dist-dir", "sdist", cwd=checkout)
+    (path,) = (checkout / "sdist").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.*")} <= names
+    assert {"LICENSE", "README.md", "setup.py", "mmif/py.typed", "kernels/__init__.py"} <= names
+
+
+def test_every_command_has_its_main_and_its_verb():
+    scripts = PROJECT["project"]["scripts"]
+    assert scripts == {f"mmif-{verb}": f"mmif.commands.{verb}:main" for verb in VERBS}
+    for verb in VERBS:
+        assert callable(importlib.import_module(f"mmif.commands.{verb}").main)
+
+
+def test_a_cpu_torch_is_never_replaced():
+    """Nothing that `make` installs depends on torchvision, whose CUDA build would bring a CUDA torch."""
+    pins = (ROOT / "constraints.txt").read_text()
+    assert "torch==2.13.0\n" in pins
+    assert not re.search(r"torchvision|torchaudio|nvidia|timm|torch-fidelity", pins, re.IGNORECASE)
+
+
+def test_make_installs_nothing_that_is_not_pinned():
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = PROJECT["project"]["dependencies"] + extras["dev"] + PROJECT["build-system"]["requires"]
+    pinned = {name(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {name(requirement) for requirement in wanted} <= pinned
+
+
+def name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_relative_links_lead_somewhere(document: Path):
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    relative = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
+    assert [link for link in relative if not (document.parent / link).exists()] == []
+
+
+def test_the_readme_has_the_two_commands_of_ci():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    for target in ("demo", "test"):
+        assert re.search(rf"^make {target}\b", readme, re.MULTILINE)
+        assert re.search(rf"^step make .*{target}$", ci, re.MULTILINE)
