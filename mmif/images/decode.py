@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -14,8 +16,22 @@ from PIL import Image
 MAX_PIXELS = 178_000_000  # just below where Pillow itself refuses; 12000 x 9000 is 108 million
 # What is read, whatever the name says. Pillow knows more: PostScript, for one, which it lets another program run.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
-READ_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jfif", ".mpo", ".avif"})
+READ_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+HEIF_SUFFIXES = frozenset({".heic", ".heif"})  # read where the extra `heif` is installed
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)  # what decoders raise
+
+
+@cache
+def heif_is_readable() -> bool:
+    """Whether pillow-heif is here; it is registered with Pillow on the first call."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except Exception:  # not installed, or not for this Pillow: a foreign package may fail in any way
+        return False
+    return True
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""What a folder holds: pictures, and what is left out with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmif.images import decode, folder
+from mmif.images.folder import look_into
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def names(paths, root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+@pytest.fixture(params=[False, True])
+def heif(request, monkeypatch) -> bool:
+    """Without pillow-heif, and with it."""
+    monkeypatch.setattr(folder, "heif_is_readable", lambda: request.param)
+    return request.param
+
+
+def test_what_was_left_out_is_said(tmp_path, heif):
+    touch(tmp_path, "b.JPG", "a.png", "c.heic", "d.HEIF", "e.txt", "f", ".hidden.png", "._b.JPG", "in/side.png")
+    (tmp_path / "g.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "h.png").mkdir()
+    found = look_into(tmp_path)
+    assert names(found.pictures, tmp_path) == ["a.png", "b.JPG", *(["c.heic", "d.HEIF"] if heif else [])]
+    reasons = {path.name: reason for path, reason in found.skipped.items()}
+    wanted = {"e.txt": "not a picture that is read", "f": "not a picture that is read"}
+    wanted["g.png"] = "a link that leads nowhere, or no file"
+    if not heif:
+        wanted |= dict.fromkeys(["c.heic", "d.HEIF"], 'needs pillow-heif: pip install "mminvertfill[heif]"')
+    assert reasons == wanted
+
+
+def test_folders_are_entered_on_demand_but_hidden_ones_never(tmp_path):
+    touch(tmp_path, "b.png", "a/z.png", "a/y.txt", "a/.x.png", ".cache/w.png", "a/.thumbnails/v.png", "a/b/c.png")
+    found = look_into(tmp_path, recursive=True)
+    assert names(found.pictures, tmp_path) == ["a/b/c.png", "a/z.png", "b.png"]
+    assert names(found.skipped, tmp_path) == ["a/y.txt"]
+    assert names(look_into(tmp_path).pictures, tmp_path) == ["b.png"]
+
+
+def test_the_note_counts_and_names_five_of_each_reason(tmp_path):
+    touch(tmp_path, "a.png")
+    assert look_into(tmp_path).note() is None
+    touch(tmp_path, "1.txt")
+    assert look_into(tmp_path).note() == "1 file was skipped: 1.txt (not a picture that is read)"
+    touch(tmp_path, *(f"{i}.txt" for i in range(2, 6)))
+    assert look_into(tmp_path).note() == (
+        "5 files were skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt (not a picture that is read)"
+    )
+    touch(tmp_path, "6.txt", "7.txt")
+    (tmp_path / "z.png").symlink_to("nowhere")
+    assert look_into(tmp_path).note() == (
+        "8 files were skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt and 2 more (not a picture that is read); "
+        "z.png (a link that leads nowhere, or no file)"
+    )
+
+
+def test_a_folder_that_is_none(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(ValueError, match=r"a folder must exist at .*no; none is there"):
+        look_into(tmp_path / "no")
+    with pytest.raises(ValueError, match=r"a folder must exist at .*a\.png; it is a file"):
+        look_into(tmp_path / "a.png")
+
+
+def test_every_format_that_is_read_has_its_suffixes():
+    from PIL import Image
+
+    Image.init()
+    for suffix in decode.READ_SUFFIXES - {".jpe", ".mpo"}:
+        assert Image.EXTENSION[suffix] in decode.FORMATS
+    common = {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    }
+    assert common <= decode.READ_SUFFIXES
+    assert {Image.EXTENSION[suffix] for suffix in common | {".pnm"}} == set(decode.FORMATS)
+
+
+def test_a_pillow_heif_that_is_missing_or_broken_is_no_pillow_heif(monkeypatch):
+    def broken(name):
+        assert name == "pillow_heif"
+        raise RuntimeError("built for another Pillow")
+
+    monkeypatch.setattr(decode.importlib, "import_module", broken)
+    assert not decode.heif_is_readable.__wrapped__()
