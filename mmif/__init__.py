@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmif.config import PRESETS, ModelConfig, from_preset
-    from mmif.inpaint import Inpainter
+    from mmif.inpaint import Inpainter, Job
     from mmif.model import MMInvertFill
 
     __version__: str
 
-__all__ = ["PRESETS", "Inpainter", "MMInvertFill", "ModelConfig", "__version__", "from_preset"]
+__all__ = ["PRESETS", "Inpainter", "Job", "MMInvertFill", "ModelConfig", "__version__", "from_preset"]
 
 _HOMES = {
     "Inpainter": "mmif.inpaint",
+    "Job": "mmif.inpaint",
     "MMInvertFill": "mmif.model",
     "ModelConfig": "mmif.config",
     "PRESETS": "mmif.config",

@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mmif import __version__
+
 VERBS = ("inpaint", "train", "eval", "data", "doctor", "info")
 
 
@@ -15,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     verbs = ", ".join(VERBS)
     if args[:1] in (["-h"], ["--help"]):
         print(f"usage: python -m mmif VERB ...\nVERB is one of {verbs}; each has its own --help.")
+        return 0
+    if args[:1] == ["--version"]:
+        print(f"mmif {__version__}")
         return 0
     if not args or args[0] not in VERBS:
         came = f"unknown command {args[0]!r}" if args else "a command must be given"

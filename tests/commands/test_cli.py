@@ -1,14 +1,23 @@
-"""What all commands share: which errors are one line, and which are not."""
+"""What all commands share: which errors are one line, how an interrupt ends, what reaches the terminal."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from mmif.__main__ import main
+import mmif
+from mmif.__main__ import VERBS, main
 from mmif.commands import cli
+from mmif.commands.options import OptionsParser
 from mmif.ops.dispatch import BackendUnavailable
 
 
@@ -61,11 +70,145 @@ def test_a_mistake_of_ours_keeps_its_traceback(error):
         run(raising(error))
 
 
-def test_ctrl_c_exits_with_130(capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_has_its_own_exit_code_and_the_last_word_of_the_body(capsys, number, code):
+    def body(args):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as stop:
+            stop.add_note("what is there is whole")
+            raise
+
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
-        run(raising(KeyboardInterrupt()))
-    assert stop.value.code == 130
-    assert capsys.readouterr().err == "mmif-x: interrupted\n"
+        run(body)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == "mmif-x: interrupted; what is there is whole\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_runs_in_a_thread_where_no_signal_can_be_asked_for():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, lambda args: "done").result() == "done"
+
+
+def shell(tail: str, body: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    """Run a command whose body is ``body`` with the redirections ``tail``; its exit code is printed last."""
+    code = f"import argparse, sys; from mmif.commands import cli; cli.run({body}, cli.Parser(prog='mmif-x'), [])"
+    script = f'{{ "$0" -c "$1"; echo code $? >&2; }} {tail}'
+    command = ["bash", "-c", script, sys.executable, code]
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(command, capture_output=True, encoding=encoding, env=env, check=False)
+
+
+WORK = "lambda args: [print('report ' * 5000), open('work', 'w').write('done')]"
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"), [(">&-", ""), ("| head -c 0", ""), (">/dev/full", "No space left on device")]
+)
+def test_a_report_that_nobody_reads_costs_nothing(tmp_path, tail, said):
+    done = shell(tail, WORK)
+    assert "code 0" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert (tmp_path / "work").read_text() == "done"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "caf\\xe9 \\u4e2d"), ("latin-1", "café \\u4e2d"), ("utf-8", "café 中")]
+)
+def test_letters_that_the_encoding_lacks_are_spelled_out(encoding, shown):
+    done = shell("", r"lambda args: print('caf\u00e9 \u4e2d \udcff')", encoding)
+    assert done.stderr == "code 0\n"
+    assert done.stdout == f"{shown} \\udcff\n"
+
+
+def test_what_a_terminal_obeys_is_shown(capsys):
+    run(lambda args: print("a \x1b]0;title\x07\x9b2J\u202egnp\tb"))
+    assert capsys.readouterr().out == "a \\x1b]0;title\\x07\\x9b2J\\u202egnp\tb\n"
+    with pytest.raises(SystemExit):
+        run(raising(ValueError("a\x1b[2J.png is none")))
+    assert capsys.readouterr().err == "mmif-x: error: a\\x1b[2J.png is none\n"
+    assert cli.escaped("two\nlines\r") == "two\\nlines\\r"
+
+
+def test_progress_bars_still_work(capsys):
+    run(lambda args: [*tqdm(range(3), ascii=True)])
+    assert "\r100%|###" in capsys.readouterr().err
+
+
+# The dialect of options
+
+
+def test_underscores_of_old_command_lines_are_understood():
+    words = ["--change_options", "--a_b=c_d", "x_y", "--", "--file_name"]
+    assert cli.spelled(words) == ["--change-options", "--a-b=c_d", "x_y", "--", "--file_name"]
+
+
+@dataclass
+class Options:
+    """Options of a test."""
+
+    out_folder: str
+    """Where to."""
+    snapshot_every: int = 500
+    """Steps between states."""
+    change_options: bool = False
+    """Go on with others."""
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (("--change-options",), True),
+        (("--change_options", "true"), True),
+        (("--change-options=false",), False),
+        ((), False),
+    ],
+)
+def test_options_of_a_dataclass_are_spelled_with_hyphens_and_a_bool_is_a_flag(tmp_path, words, change):
+    (tmp_path / "options.yaml").write_text("snapshot_every: 7\n")
+
+    def parse(*argv):
+        parser = OptionsParser(prog="mmif-x")
+        parser.add_argument("--config", action="config")
+        parser.add_class_arguments(Options, as_group=False)
+        return cli.run(lambda args: args, parser, argv)
+
+    got = parse("--out-folder", "o", *words, "--config", "options.yaml")
+    assert (got.out_folder, got.snapshot_every, got.change_options) == ("o", 7, change)
+    assert parse("--out_folder", "o", "--snapshot-every", "9").snapshot_every == 9
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--snapshot-every", "x"), 'Parser key "snapshot_every": Expected a'),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_a_mistake_in_the_options_of_a_dataclass_is_one_line(capsys, argv, words):
+    parser = OptionsParser(prog="mmif-x")
+    parser.add_class_arguments(Options, as_group=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(print, parser, ["--out-folder", "o", *argv])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("mmif-x: error: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_a_version(capsys, verb):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--version"])
+    assert not stop.value.code
+    assert capsys.readouterr().out == f"mmif-{verb} {mmif.__version__}\n"
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mmif {mmif.__version__}\n"
 
 
 @pytest.mark.parametrize("verb", ["inpaint", "eval", "data", "info", "doctor"])
