@@ -19,7 +19,7 @@ from mmif.host import pick_device
 from mmif.images.labels import UNKNOWN
 from mmif.images.source import ImageLike
 from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
-from mmif.inpaint.request import Job, Pending, Result, Unit, prepare, whole
+from mmif.inpaint.request import Job, Pending, Result, Seen, Unit, prepare, whole
 from mmif.inpaint.seam import match_seam
 from mmif.ops import dispatch
 
@@ -163,18 +163,18 @@ class Inpainter:
         queue: list[Unit] = []
 
         def finished() -> Iterator[Result | ValueError | OSError]:
-            while waiting and (not isinstance(waiting[0], Pending) or waiting[0].done):
+            while waiting and (not isinstance(waiting[0], Pending) or not waiting[0].left):
                 first = waiting.popleft()
                 yield first.finish(seed, num_samples) if isinstance(first, Pending) else first
 
         for job in jobs:
             try:
-                pending = prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask)
+                pending, units = prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask)
             except (ValueError, OSError) as error:
                 waiting.append(error)
             else:
                 waiting.append(pending)
-                queue += pending.units
+                queue += units
             while len(queue) >= batch_size:
                 self._fill(queue[:batch_size], seed)
                 del queue[:batch_size]
@@ -189,10 +189,11 @@ class Inpainter:
 
     @torch.inference_mode()
     def _run(self, units: list[Unit], seed: int, drawn: bool) -> None:
-        """One call of the model; its outputs are put into ``units``."""
+        """One call of the model; its fills are pasted and its guidance put into ``units``."""
         started = time.perf_counter()
         keys = [(seed, unit.index) for unit in units]
-        inputs = [None if plane is None else plane.to(self.device) for plane in self._inputs(units)]
+        seen = [unit.cut(self.side) for unit in units]
+        inputs = [None if plane is None else plane.to(self.device) for plane in self._inputs(seen)]
         with dispatch.use(self.backend):
             output = self.model(
                 *inputs,
@@ -208,20 +209,19 @@ class Inpainter:
         labels = None if output.seg_full is None else output.seg_full.argmax(1).byte().cpu().numpy()
         edges = None if output.edge_full is None else output.edge_full[:, 0].gt(0.5).byte().mul(255).cpu().numpy()
         for i, (unit, fill) in enumerate(zip(units, from_model(output.image), strict=True)):
-            unit.fill = match_seam(fill, unit.rgb, unit.hole) if self.seam == "match" else fill
-            unit.seen_labels = None if labels is None else labels[i]
-            unit.seen_edges = None if edges is None else edges[i]
-            unit.seconds = (time.perf_counter() - started) / len(units)
+            matched = match_seam(fill, seen[i].rgb, seen[i].hole) if self.seam == "match" else fill
+            seconds = (time.perf_counter() - started) / len(units)
+            unit.take(matched, None if labels is None else labels[i], None if edges is None else edges[i], seconds)
 
-    def _inputs(self, units: list[Unit]) -> tuple[Tensor | None, ...]:
-        """image, hole, seg, seg_hole, edge, edge_hole as the model takes them; None where no unit has guidance."""
-        labels = np.stack([unit.labels for unit in units])
-        edge_hole = np.stack([unit.edge_hole for unit in units])
+    def _inputs(self, seen: Sequence[Seen]) -> tuple[Tensor | None, ...]:
+        """image, hole, seg, seg_hole, edge, edge_hole as the model takes them; None where no square has guidance."""
+        labels = np.stack([square.labels for square in seen])
+        edge_hole = np.stack([square.edge_hole for square in seen])
         seg_hole = labels == UNKNOWN
         seg = edge = (None, None)
         if not seg_hole.all():
             seg = labels_to_model(labels, self.num_classes), binary_to_model(seg_hole)
         if not edge_hole.all():
-            edge = binary_to_model(np.stack([unit.edges for unit in units])), binary_to_model(edge_hole)
-        image = to_model(np.stack([unit.rgb for unit in units]))
-        return image, binary_to_model(np.stack([unit.hole for unit in units])), *seg, *edge
+            edge = binary_to_model(np.stack([square.edges for square in seen])), binary_to_model(edge_hole)
+        image = to_model(np.stack([square.rgb for square in seen]))
+        return image, binary_to_model(np.stack([square.hole for square in seen])), *seg, *edge

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -68,24 +68,56 @@ class Job:
         return zlib.crc32(os.fsencode(self.file.stem)) & 0x7FFFFFFF if self.file else 0
 
 
-@dataclass(slots=True)
-class Unit:
-    """One square on its way through the model: one crop of one photograph, for one sample."""
+class Seen(NamedTuple):
+    """What one square shows, at the model's size S."""
 
-    name: str
-    index: int  # of the noise
-    sample: int
-    crop: Crop
     rgb: np.ndarray  # uint8 [S, S, 3]
     hole: np.ndarray  # bool [S, S]
     labels: np.ndarray  # uint8 [S, S], 255 = unknown
     edges: np.ndarray  # bool [S, S]
     edge_hole: np.ndarray  # bool [S, S], True = unknown
-    # From here on what the model made.
-    fill: np.ndarray | None = None  # uint8 [S, S, 3]
-    seen_labels: np.ndarray | None = None  # uint8 [s, s]
-    seen_edges: np.ndarray | None = None  # uint8 [s, s], 0 or 255
-    seconds: float = 0.0
+
+
+class Predicted(NamedTuple):
+    """What the model took one square for; None for a branch that it lacks."""
+
+    crop: Crop
+    labels: np.ndarray | None  # uint8 [s, s]
+    edges: np.ndarray | None  # uint8 [s, s], 0 or 255
+
+
+@dataclass(slots=True)
+class Unit:
+    """One square on its way through the model: one crop of one photograph, for one sample.
+
+    A photograph may have thousands: the pixels of a square are cut when its batch is filled and pasted at once.
+    """
+
+    name: str
+    index: int  # of the noise
+    sample: int
+    crop: Crop
+    photograph: Pending
+
+    def cut(self, side: int) -> Seen:
+        """What the square shows."""
+        square, guidance = self.crop.square, self.photograph.guidance
+        return Seen(
+            scale_image(self.photograph.photo.rgb, square, side),
+            scale_hole(self.photograph.hole, square, side),
+            _scaled(scale_labels, guidance.labels, square, side, UNKNOWN),
+            _scaled(scale_edges, guidance.edges, square, side, False),
+            _scaled(scale_hole, guidance.edge_hole, square, side, guidance.edges is None),
+        )
+
+    def take(self, fill: np.ndarray, labels: np.ndarray | None, edges: np.ndarray | None, seconds: float) -> None:
+        """Paste ``fill``, uint8 [S, S, 3]; keep the first sample's :class:`Predicted`."""
+        photograph = self.photograph
+        paste(photograph.filled(self.sample), fill, photograph.hole, self.crop)
+        if self.sample == 0:
+            photograph.predicted.append(Predicted(self.crop, labels, edges))
+        photograph.seconds += seconds
+        photograph.left -= 1
 
 
 @dataclass
@@ -107,7 +139,7 @@ class Result:
     timings: dict[str, float]
     photo: Photo
     hole: np.ndarray
-    _units: list[Unit] = field(repr=False)
+    _predicted: list[Predicted] = field(repr=False)
 
     @property
     def image(self) -> Image.Image:
@@ -135,7 +167,7 @@ class Result:
 
         None if the model has no segmentation branch. May be edited and passed back as guidance.
         """
-        canvas = self._canvas("seen_labels", UNKNOWN)
+        canvas = self._canvas("labels", UNKNOWN)
         return None if canvas is None else label_image(canvas)
 
     @functools.cached_property
@@ -144,17 +176,25 @@ class Result:
 
         None if the model has no edge branch. May be edited and passed back as guidance.
         """
-        canvas = self._canvas("seen_edges", 0)
+        canvas = self._canvas("edges", 0)
         return None if canvas is None else Image.fromarray(canvas)
 
     def _canvas(self, name: str, blank: int) -> np.ndarray | None:
         canvas = np.full(self.hole.shape, blank, np.uint8)
-        for unit in self._units:
-            values = getattr(unit, name)
+        for square in self._predicted:
+            values = getattr(square, name)
             if values is None:
                 return None
-            paste_map(canvas, values, unit.crop)
+            paste_map(canvas, values, square.crop)
         return canvas
+
+
+class Guidance(NamedTuple):
+    """What a person says of a photograph; None where nothing is given."""
+
+    labels: np.ndarray | None  # uint8 [H, W], 255 = unknown
+    edges: np.ndarray | None  # bool [H, W]
+    edge_hole: np.ndarray | None  # bool [H, W], True = unknown
 
 
 @dataclass(slots=True)
@@ -163,28 +203,26 @@ class Pending:
 
     photo: Photo
     hole: np.ndarray
-    units: list[Unit]
+    guidance: Guidance
     notes: list[str]
     started: float
+    left: int = 0  # squares that are still to come
+    seconds: float = 0.0
+    predicted: list[Predicted] = field(default_factory=list)
+    _filled: dict[int, np.ndarray] = field(default_factory=dict)
 
-    @property
-    def done(self) -> bool:
-        return all(unit.fill is not None for unit in self.units)
+    def filled(self, sample: int) -> np.ndarray:
+        """The copy of the photograph, uint8 [H, W, 3], that holds the fills of one sample."""
+        if sample not in self._filled:
+            self._filled[sample] = self.photo.rgb.copy()
+        return self._filled[sample]
 
     def finish(self, seed: int, num_samples: int) -> Result:
-        """Paste the fills into copies of the photograph."""
-        results = []
-        for sample in range(num_samples):
-            rgb = self.photo.rgb.copy() if self.units else self.photo.rgb
-            for unit in self.units:
-                if unit.sample == sample:
-                    assert unit.fill is not None
-                    paste(rgb, unit.fill, self.hole, unit.crop)
-            results.append(to_pil(rgb, self.photo))
-        total = time.perf_counter() - self.started
-        timings = {"model": sum(unit.seconds for unit in self.units), "total": total}
-        first = [unit for unit in self.units if unit.sample == 0]
-        return Result(results, seed, self.notes, timings, self.photo, self.hole, first)
+        """Hand the samples out."""
+        # Nothing was copied where there is no hole.
+        images = [to_pil(self._filled.pop(sample, self.photo.rgb), self.photo) for sample in range(num_samples)]
+        timings = {"model": self.seconds, "total": time.perf_counter() - self.started}
+        return Result(images, seed, self.notes, timings, self.photo, self.hole, self.predicted)
 
 
 def whole(name: str, value: object, least: int | None = None) -> int:
@@ -202,8 +240,10 @@ def whole(name: str, value: object, least: int | None = None) -> int:
     return number
 
 
-def prepare(job: Job, side: int, num_classes: int, margin: float, num_samples: int, invert_mask: bool) -> Pending:
-    """Read a photograph with its mask and guidance, and cut the squares that the model must fill.
+def prepare(
+    job: Job, side: int, num_classes: int, margin: float, num_samples: int, invert_mask: bool
+) -> tuple[Pending, list[Unit]]:
+    """Read a photograph with its mask and guidance, and plan the squares that the model must fill.
 
     Raises:
         ValueError: an input that cannot be used.
@@ -212,31 +252,23 @@ def prepare(job: Job, side: int, num_classes: int, margin: float, num_samples: i
     try:
         photo = to_photo(job.image)
         hole = to_binary(job.mask, photo.size, "mask", invert_mask)
-        labels, edges, edge_hole = _read_guidance(job, photo.size, num_classes)
+        guidance = _read_guidance(job, photo.size, num_classes)
     except ValueError as error:
         if job.file is None or str(job.file) in str(error):
             raise
         raise ValueError(f"{job.file}: {error}") from None
-    units = []
-    for number, crop in enumerate(plan_crops(hole, side, margin)):
-        planes: dict[str, Any] = {
-            "rgb": scale_image(photo.rgb, crop.square, side),
-            "hole": scale_hole(hole, crop.square, side),
-            "labels": _scaled(scale_labels, labels, crop.square, side, UNKNOWN),
-            "edges": _scaled(scale_edges, edges, crop.square, side, False),
-            "edge_hole": _scaled(scale_hole, edge_hole, crop.square, side, edges is None),
-        }
-        for sample in range(num_samples):
-            # 1000 apart: a square's samples do not share their noise with the next square's.
-            units.append(Unit(str(job.file or "the image"), job.key + 1000 * number + sample, sample, crop, **planes))
     note = hole_note(hole)
-    return Pending(photo, hole, units, [*photo.notes, *([note] if note else [])], started)
+    pending = Pending(photo, hole, guidance, [*photo.notes, *([note] if note else [])], started)
+    name, units = str(job.file or "the image"), []
+    for number, crop in enumerate(plan_crops(hole, side, margin)):
+        # 1000 apart: a square's samples do not share their noise with the next square's.
+        first = job.key + 1000 * number
+        units += [Unit(name, first + sample, sample, crop, pending) for sample in range(num_samples)]
+    pending.left = len(units)
+    return pending, units
 
 
-def _read_guidance(
-    job: Job, size: tuple[int, int], num_classes: int
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Labels uint8 (255 where unknown), edges bool, edge hole bool; each [H, W], or None where nothing is given."""
+def _read_guidance(job: Job, size: tuple[int, int], num_classes: int) -> Guidance:
     if job.segmentation is None and job.segmentation_mask is not None:
         raise ValueError("a segmentation mask needs a segmentation; pass both, or none")
     if job.edge is None and job.edge_mask is not None:
@@ -250,7 +282,7 @@ def _read_guidance(
         edges = to_binary(job.edge, size, "edge map")
     if job.edge_mask is not None:
         edge_hole = to_binary(job.edge_mask, size, "edge mask")
-    return labels, edges, edge_hole
+    return Guidance(labels, edges, edge_hole)
 
 
 def _scaled(
