@@ -5,10 +5,11 @@ compiled extension); what runs a whole model is a *runtime* and chosen in ``mmif
 usable backend and says once why the faster ones were passed over; an explicit request that cannot be met raises
 :class:`BackendUnavailable`.
 
-Order of precedence for an op: its ``backend=`` argument, then :func:`use`, then the environment variable
-``MMIF_BACKEND`` (read at import), then ``auto``. :func:`use` and the variable speak for a whole model: an op that the
-backend has no body for is served as in ``auto``; one whose body turns its tensors down raises. While a model is being
-exported the reference is always taken, so that an exported graph holds standard operators only.
+Order of precedence for an op: its ``backend=`` argument, then :func:`use` in the same thread, then the environment
+variable ``MMIF_BACKEND`` (read at import), then ``auto``. :func:`use` and the variable speak for a whole model: an op
+that the backend has no body for is served as in ``auto``; one whose body turns its tensors down raises. While a model is
+being exported the reference is always taken, so that an exported graph holds standard operators only. Under forward-mode
+differentiation and the transforms of ``torch.func``, which no registered op follows, ``auto`` takes the reference, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +50,20 @@ class Body:
 
 _bodies: dict[tuple[str, str], Body] = {}  # (op, backend) -> body, filled by the modules that own compiled code
 _absent: dict[str, str] = {}  # backend -> why none of its bodies could be registered
-_forced = os.environ.get("MMIF_BACKEND", "auto")
+_at_start = os.environ.get("MMIF_BACKEND", "auto")
 # As Triton reads it. Its kernels then run on the CPU, slowly: for tests.
 _interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 _told: set[tuple[str, str]] = set()
+
+
+class _Choice(threading.local):
+    """The backend in force, in each thread by itself. ``torch.compile`` guards on it; a ``ContextVar`` it cannot read."""
+
+    def __init__(self) -> None:
+        self.backend = _at_start  # in every thread: what only the class has is not guarded on
+
+
+_in_force = _Choice()
 
 
 def register_body(op: str, backend: str, *answers: Callable[..., str | None]) -> None:
@@ -71,16 +83,18 @@ def register_absence(backend: str, reason: str) -> None:
 
 @contextmanager
 def use(backend: str | None) -> Iterator[None]:
-    """Force one op backend inside a ``with`` block; ``auto`` lifts an outer choice, None leaves it as it is."""
-    global _forced
-    before = _forced
+    """Force one op backend inside a ``with`` block; ``auto`` lifts an outer choice, None leaves it as it is.
+
+    It speaks for the thread that runs the block: not for others, not even for those that are started inside.
+    """
+    before = _in_force.backend
     if backend is not None:
         _check_name(backend)
-        _forced = backend
+        _in_force.backend = backend
     try:
         yield
     finally:
-        _forced = before
+        _in_force.backend = before
 
 
 def require(backend: str | None) -> None:
@@ -90,7 +104,7 @@ def require(backend: str | None) -> None:
         BackendUnavailable: it cannot run here, whatever the op.
         ValueError: no backend has that name.
     """
-    name = _forced if backend is None else backend
+    name = _in_force.backend if backend is None else backend
     _check_name(name)
     reason = None if name == "auto" else why_not(name)
     if reason is not None:
@@ -112,11 +126,12 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
     """
     if torch.compiler.is_exporting():
         return "reference"
-    wanted = _forced if backend is None else backend
-    if _in_forward_mode(tensors):
+    wanted = _in_force.backend if backend is None else backend
+    missing = not_followed(tensors)
+    if missing is not None:
         if wanted in ("auto", "reference"):
             return "reference"
-        raise BackendUnavailable(f"{op}: backend {wanted!r} has no forward-mode gradients; use backend='reference'")
+        raise BackendUnavailable(f"{op}: backend {wanted!r} has no {missing}; use backend='reference'")
     if wanted == "auto":
         return _auto(op, tensors, facts)
     _check_name(wanted)
@@ -130,11 +145,15 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
     return wanted
 
 
-def _in_forward_mode(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether a tangent of forward-mode differentiation comes along: a registered op would drop it without a word."""
-    if torch.compiler.is_compiling():
-        return False
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+def not_followed(tensors: Iterable[Tensor | None]) -> str | None:
+    """What is being done with ``tensors`` that no registered op follows and every reference does, or None.
+
+    A registered op would drop a forward-mode tangent without a word; ``torch.func`` cannot see its backward pass.
+    """
+    if not torch.compiler.is_compiling():
+        if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+            return "forward-mode gradients"
+    return "transforms of torch.func" if torch._C._are_functorch_transforms_active() else None
 
 
 def _auto(op: str, tensors: tuple[Tensor | None, ...], facts: dict[str, Any]) -> str:
@@ -194,7 +213,7 @@ def table() -> list[tuple[str, str | None]]:
 def describe() -> str:
     """One phrase for the first line of a command's output, for example ``ops reference``."""
     usable = [name for name in OP_BACKENDS if why_not(name) is None]
-    return f"ops {usable[0] if _forced == 'auto' else _forced}"
+    return f"ops {usable[0] if _in_force.backend == 'auto' else _in_force.backend}"
 
 
 def interpreted() -> bool:

@@ -80,7 +80,7 @@ def test_kernels_equal_their_references(order):
 
 def test_kernels_pass_all_tests_of_their_ops_in_random_order():
     ops = device_ops()
-    own = [path.stem for path in Path(__file__).with_name("ops").glob("test_*.py")]
+    own = [path.stem for path in (ROOT / "tests" / "ops").glob("test_*.py")]
     own = ["test_checks", *(stem for stem in own if any(op.startswith(stem.removeprefix("test_")) for op in ops))]
     files = ["test_registration.py", *(f"{stem}.py" for stem in own)]
     done = run_tests(files, " or ".join([*ops, *own]), build.library(), "random")

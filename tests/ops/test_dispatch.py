@@ -4,6 +4,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ def bodies(monkeypatch):
     """An empty table of bodies, and a CUDA device as far as the chooser can see; returns a function to add a body."""
     monkeypatch.setattr(dispatch, "_bodies", {})
     monkeypatch.setattr(dispatch, "_told", set())
-    monkeypatch.setattr(dispatch, "_forced", "auto")
+    monkeypatch.setattr(dispatch._in_force, "backend", "auto")
     monkeypatch.setattr(dispatch, "_interpreted", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return lambda backend, supports=lambda *_: None, op=OP: dispatch.register_body(op, backend, supports)
@@ -45,7 +47,7 @@ def test_auto_takes_the_first_that_can(bodies):
 def test_argument_before_use_before_environment(bodies, monkeypatch):
     bodies("cuda")
     bodies("triton")
-    monkeypatch.setattr(dispatch, "_forced", "triton")  # what MMIF_BACKEND sets
+    monkeypatch.setattr(dispatch._in_force, "backend", "triton")  # what MMIF_BACKEND sets
     assert choose(OP, X) == "triton"
     with use("cuda"):
         assert choose(OP, X) == "cuda"
@@ -64,7 +66,7 @@ def test_require_speaks_for_the_backend_in_force(bodies, monkeypatch):
     dispatch.require("reference")
     with pytest.raises(BackendUnavailable, match="triton"):
         dispatch.require("triton")
-    monkeypatch.setattr(dispatch, "_forced", "nonsense")  # what MMIF_BACKEND may say
+    monkeypatch.setattr(dispatch._in_force, "backend", "nonsense")  # what MMIF_BACKEND may say
     with pytest.raises(ValueError, match="'nonsense'"):
         dispatch.require(None)
 
@@ -73,6 +75,37 @@ def test_use_ends_with_its_block_also_after_an_error(bodies):
     with pytest.raises(RuntimeError, match="inside"), use("triton"):
         raise RuntimeError("inside")
     assert choose(OP, X) == "reference"
+
+
+def test_threads_do_not_see_each_other(bodies):
+    """Two blocks that overlap, whichever ends first: each thread keeps its own, and nothing is left behind."""
+    bodies("cuda")
+    bodies("triton")
+    both_inside, first_left = threading.Barrier(2), threading.Event()
+
+    def serve(backend, leaves_first):
+        with use(backend):
+            both_inside.wait()
+            inside = choose(OP, X)
+            if not leaves_first:
+                first_left.wait()
+                assert choose(OP, X) == inside
+        first_left.set()
+        return inside, choose(OP, X)
+
+    for first, second in (("triton", "reference"), ("reference", "triton")):
+        for leaves_first in (True, False):
+            first_left.clear()
+            with ThreadPoolExecutor(2) as pool:
+                served = [pool.submit(serve, first, leaves_first), pool.submit(serve, second, not leaves_first)]
+            assert [done.result() for done in served] == [(first, "cuda"), (second, "cuda")]
+            assert choose(OP, X) == "cuda"
+
+
+def test_a_thread_starts_with_what_the_environment_says(bodies):
+    bodies("cuda")
+    with use("reference"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(choose, OP, X).result() == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -219,17 +252,62 @@ def test_an_export_always_gets_the_reference(bodies):
     assert program.module()(X) == 1
 
 
-def test_a_compiled_function_follows_use(bodies, monkeypatch):
+def doubled_by_cuda(x):
+    """One more by the reference, twice as much by another body."""
+    return x + 1 if choose(OP, x) == "reference" else x * 2
+
+
+def with_the_reference(x):
+    with use("reference"):
+        inside = doubled_by_cuda(x)
+    return inside + 10 * doubled_by_cuda(x)
+
+
+@pytest.fixture
+def compiled(bodies, monkeypatch):
+    """Compile whole, with a CUDA body as far as the chooser can see."""
     bodies("cuda")
     monkeypatch.setattr(dispatch, "why_not", lambda _: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the compiler would use the device
-    compiled = torch.compile(
-        lambda x: x + 1 if choose(OP, x) == "reference" else x * 2, fullgraph=True, backend="eager"
-    )
-    assert compiled(X) == 0
+    torch.compiler.reset()
+    return lambda function: torch.compile(function, fullgraph=True, backend="eager")
+
+
+def test_a_compiled_function_follows_use(compiled):
+    function = compiled(doubled_by_cuda)
+    assert function(X) == 0
     with use("reference"):
-        assert compiled(X) == 1
-    assert compiled(X) == 0
+        assert function(X) == 1
+        with use("auto"):
+            assert function(X) == 0
+        assert function(X) == 1
+    assert function(X) == 0
+
+
+def test_a_compiled_function_follows_use_in_each_thread(compiled):
+    function = compiled(doubled_by_cuda)
+    with use("reference"), ThreadPoolExecutor(1) as pool:
+        assert function(X) == 1
+        assert pool.submit(function, X).result() == 0
+        assert function(X) == 1
+
+
+def test_use_inside_a_compiled_function(compiled):
+    function = compiled(with_the_reference)
+    assert function(X) == 1
+    assert choose(OP, X) == "cuda"
+    with use("reference"):
+        assert function(X) == 11
+        assert choose(OP, X) == "reference"
+
+
+def test_a_choice_that_did_not_change_compiles_once(compiled):
+    function = compiled(doubled_by_cuda)
+    function(X)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        with use("auto"):
+            function(X)
+        function(X)
 
 
 def test_the_table_is_complete(bodies):
@@ -276,3 +354,24 @@ def test_forward_mode_takes_the_reference(bodies):
     with torch.autograd.forward_ad.dual_level():
         op(torch.autograd.forward_ad.make_dual(X, torch.ones(1)))
     assert choose(OP, X) == "cuda"
+
+
+def test_a_transform_takes_the_reference(bodies):
+    """No registered op follows torch.func."""
+    bodies("cuda")
+
+    def op(x):
+        assert choose(OP, x) == choose(OP, x, backend="reference") == "reference"
+        with pytest.raises(BackendUnavailable, match=f"^{OP}: backend 'cuda' has no transforms of torch.func; use"):
+            choose(OP, x, backend="cuda")
+        return (3 * x).sum()
+
+    assert torch.func.grad(op)(X) == 3
+    assert torch.vmap(op)(X) == 0
+    assert choose(OP, X) == "cuda"
+
+
+def test_a_compiled_transform_takes_the_reference(compiled):
+    function = compiled(torch.func.grad(lambda x: doubled_by_cuda(x).sum()))
+    assert function(X) == 1
+    assert compiled(doubled_by_cuda)(X) == 0
