@@ -26,7 +26,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mmif import MMInvertFill, from_preset
-from mmif.commands import info
+from mmif.model import count
 
 TOTAL = "total"
 ONCE = """
@@ -44,7 +44,7 @@ with torch.inference_mode():
 def watched_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every part with the module that is called for it; the members of a list stand for the list."""
     found: list[tuple[str, nn.Module]] = [(TOTAL, model)]
-    for part in info.PARTS:
+    for part in count.PARTS:
         module = model.get_submodule(part)
         found += [(part, member) for member in (module if isinstance(module, nn.ModuleList) else [module])]
     return found
@@ -140,7 +140,7 @@ def main() -> None:
             "median_ms": round(times.get(part, 0.0), 2),
             "peak_mb": round(peaks.get(part, 0) / 2**20, 1),
         }
-        for part, parameters, macs in info.measure(config)
+        for part, parameters, macs in count.measure(config)
     ]
     run = {
         "preset": args.preset,

@@ -1,9 +1,10 @@
-"""This machine: which device to take, which versions are installed, and where a number was measured."""
+"""This machine: which device to take, what is installed and what is missing, and where a number was measured."""
 
 from __future__ import annotations
 
 import datetime
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     import torch
 
 DISTRIBUTION = "mminvertfill"  # ours, in whose environment another package called mmif cannot live
+# What is shown -> the distributions that provide it, the first installed one counts.
+_PROVIDERS = {
+    "torch": ("torch",),
+    "triton": ("triton",),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13"),
+}
 # Those whose version can change a number.
 MEASURED_WITH = ("torch", "numpy", "pillow", "opencv-python-headless", "pypatchmatch", "stlpips-pytorch")
 
@@ -52,6 +61,38 @@ def version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of this package and of what can run it; None: not installed."""
+    found = {name: map(version, distributions) for name, distributions in _PROVIDERS.items()}
+    ours = {"python": platform.python_version(), "mmif": version(DISTRIBUTION)}
+    return ours | {name: next(filter(None, installed), None) for name, installed in found.items()}
+
+
+def missing_extras() -> dict[str, list[str]]:
+    """The extras that are not complete here, each with the distributions it lacks."""
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return {}  # a checkout that was never installed declares none
+    missing: dict[str, list[str]] = {}
+    for requirement in requirements:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if name and extra and version(name[0]) is None:
+            missing.setdefault(extra[1], []).append(name[0])
+    return missing
+
+
+def clashes() -> list[str]:
+    """One line for each other distribution here that also installs an import package called ``mmif``."""
+    owners = {re.sub(r"[-_.]+", "-", name).lower() for name in metadata.packages_distributions().get("mmif", [])}
+    owners |= {"mmif-python"} if version("mmif-python") else set()
+    return [
+        f"{name} also installs an import package called mmif: keep it and {DISTRIBUTION} in two environments"
+        for name in sorted(owners - {DISTRIBUTION})
+    ]
 
 
 def provenance(distributions: Iterable[str] = MEASURED_WITH) -> dict[str, Any]:

@@ -139,6 +139,23 @@ def test_progress_bars_still_work(capsys):
     assert "\r100%|###" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["info", "doctor"])
+def test_help_does_not_wait_for_torch(verb):
+    code = f"""
+import sys
+from mmif.__main__ import main
+try:
+    main(["{verb}", "--help"])
+except SystemExit as stop:
+    assert not stop.code
+heavy = {{"torch", "numpy", "PIL"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: mmif-{verb}" in done.stdout
+
+
 # The dialect of options
 
 

@@ -99,25 +99,6 @@ def test_a_reader_that_has_read_enough_ends_it_silently(monkeypatch, capsys):
     assert not capsys.readouterr().err
 
 
-def test_missing_extras_are_named(monkeypatch):
-    requirements = [
-        "torch>=2.11",
-        "absent-a>=1; extra == 'eval'",
-        'absent-b[x]<2; extra == "eval"',
-        "pytest; extra == 'dev'",
-    ]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: requirements)
-    assert doctor.missing_extras() == {"eval": ["absent-a", "absent-b"]}
-
-
-def test_bundled_weights_are_those_with_a_weights_file(tmp_path, monkeypatch):
-    (tmp_path / "weights" / "half").mkdir(parents=True)
-    (tmp_path / "weights" / "whole").mkdir()
-    (tmp_path / "weights" / "whole" / "model.safetensors").touch()
-    monkeypatch.setattr(doctor.resources, "files", lambda _: tmp_path)
-    assert doctor.bundled_weights() == ["whole"]
-
-
 def test_the_verb_runs_the_command(capsys):
     assert __main__.main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["versions"]

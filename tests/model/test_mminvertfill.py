@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from mmif.commands.info import measure
 from mmif.config import PRESETS, ModelConfig, from_preset, with_overrides
 from mmif.model import MMInvertFill
+from mmif.model.count import measure
 from mmif.model.rgb_branch import diffuse
 
 TINY = from_preset("tiny-32")
