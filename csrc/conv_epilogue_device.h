@@ -1,8 +1,8 @@
 // The fused epilogue as kernels call it, wherever their y comes from: memory, a FIR, the registers of a convolution.
 #pragma once
 
-#include "dtype.h"
 #include "conv_epilogue.h"
+#include "dtype.h"
 
 namespace mmif {
 

@@ -1,0 +1,51 @@
+"""Whether the documents speak of things that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "examples", "tests/csrc/emulation")),
+]
+# Written when a decision was made, about what was there then; the links in them must lead somewhere all the same.
+HISTORY = {ROOT / "CHANGELOG.md", *(ROOT / "docs" / "adr").glob("*.md")}
+FOLDERS = ("mmif", "kernels", "csrc", "tests", "benchmarks", "examples", "docs", ".ci", ".github")
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def links(text: str) -> list[str]:
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    return [link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+def paths(text: str) -> list[str]:
+    """What stands in the text as a path from the repository's root; ``<op>`` and ``*`` stand for any name."""
+    found = re.findall(rf"(?<![\w./<-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./<>*{{}},-]*[\w>*}}/]", text)
+    return [re.sub(r"<\w+>|\{[^}]*\}", "*", path) for path in found]
+
+
+@each_document
+def test_relative_links_lead_somewhere(document: Path):
+    assert [link for link in links(document.read_text()) if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if path not in HISTORY], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_every_path_that_is_named_exists(document: Path):
+    assert [path for path in paths(document.read_text()) if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_the_checker_finds_a_path_that_is_gone():
+    text = "`mmif/ops/<op>.py`, `csrc/<op>.{h,cpp}`, (kernels/attention/fwd.py), mmif/image.py and `tests/gone/`."
+    named = ["mmif/ops/*.py", "csrc/*.*", "kernels/attention/fwd.py", "mmif/image.py", "tests/gone/"]
+    assert paths(text) == named
+    assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == ["mmif/image.py", "tests/gone/"]
