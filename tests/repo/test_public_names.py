@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PUBLIC = {
-    "mmif": {"PRESETS", "Inpainter", "MMInvertFill", "ModelConfig", "__version__", "from_preset"},
+    "mmif": {"PRESETS", "Inpainter", "Job", "MMInvertFill", "ModelConfig", "__version__", "from_preset"},
     "mmif.inpaint": {"Inpainter", "Job", "Result"},
     "mmif.model": {"MMInvertFill", "Output"},
     "mmif.ops": {
