@@ -1,4 +1,4 @@
-"""The protocol of ``mmif-eval``: which photographs, which holes, who fills them, how the result is measured.
+"""The protocol of ``mmif-eval``: which photographs, which holes, how the result is measured.
 
 Arrays are as outside the model: images uint8 [N, H, W, 3] RGB, holes and edges bool [N, H, W], labels uint8 [N, H, W].
 """
@@ -6,8 +6,7 @@ Arrays are as outside the model: images uint8 [N, H, W, 3] RGB, holes and edges 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +16,8 @@ from numpy.typing import NDArray
 from mmif.data.masks import hole_at_ratio
 from mmif.evaluation import metrics
 from mmif.evaluation.distances import STLPIPS
-from mmif.evaluation.peers import BASELINES
-from mmif.images.labels import UNKNOWN
-from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
-from mmif.inpaint.seam import match_seam
-
-
-class Bucket(NamedTuple):
-    """A range of hole ratios in per cent, written ``lo-hi``."""
-
-    lo: int
-    hi: int
-
-    def __str__(self) -> str:
-        return f"{self.lo}-{self.hi}"
+from mmif.evaluation.options import Bucket
+from mmif.images.tensors import to_model
 
 
 class Batch(NamedTuple):
@@ -42,25 +29,6 @@ class Batch(NamedTuple):
     hole: NDArray[np.bool_]
     seg: NDArray[np.uint8]  # 255 where unknown
     edge: NDArray[np.bool_]
-
-
-Method = Callable[[Batch], NDArray[np.uint8]]  # the filled photographs
-
-
-def parse_buckets(text: str) -> list[Bucket]:
-    """Read ``10-30,40-60``.
-
-    Raises:
-        ValueError: not of this form, a bucket twice, or outside 0 <= lo < hi < 100.
-    """
-    parts = text.split(",")
-    pairs = [re.fullmatch(r"\s*(\d{1,2})-(\d{1,2})\s*", part) for part in parts]
-    buckets = [Bucket(int(pair[1]), int(pair[2])) for pair in pairs if pair]
-    if len(set(buckets)) != len(parts) or any(bucket.lo >= bucket.hi for bucket in buckets):
-        raise ValueError(
-            f"--ratios must be different ranges in per cent such as 10-30,40-60 with lo < hi < 100, got {text!r}"
-        )
-    return buckets
 
 
 def choose(count: int, n: int, seed: int) -> list[int]:
@@ -92,55 +60,6 @@ class HoleManifest:
         """The hash, which does not depend on the order, and the mean ratio of each bucket."""
         sha256 = hashlib.sha256("".join(sorted(self._lines)).encode()).hexdigest()
         return {"sha256": sha256, "mean_ratio": {name: float(np.mean(x)) for name, x in self._ratios.items()}}
-
-
-def baseline_method(name: str) -> Method:
-    """Return the classical method called ``name``, applied image by image."""
-
-    def method(batch: Batch) -> NDArray[np.uint8]:
-        return np.stack([BASELINES[name](rgb, hole) for rgb, hole in zip(batch.rgb, batch.hole, strict=True)])
-
-    return method
-
-
-def model_method(model: Any, device: torch.device, seed: int, with_oracle: bool, seam: str) -> Method:
-    """Return the network, with or without the true labels and edges; its known pixels are those of the photograph.
-
-    ``seam`` is what ``mmif-inpaint`` does at the border of the hole: ``match``, its default, or ``none``.
-    """
-
-    @torch.inference_mode()
-    def method(batch: Batch) -> NDArray[np.uint8]:
-        hints = oracle(batch, model.config.encoder.num_classes) if with_oracle else {}
-        inputs = {"image": to_model(batch.rgb), "hole": binary_to_model(batch.hole), **hints}
-        noise = model.make_noise([(seed, index) for index in batch.indices])
-        output = model(**{k: v.to(device) for k, v in inputs.items()}, noise=[layer.to(device) for layer in noise])
-        if not output.image.isfinite().all():
-            raise ValueError(f"the model's output must be finite, got NaN or infinity in the batch of {batch.keys[0]}")
-        filled = from_model(output.image)
-        if seam == "match":
-            filled = np.stack([match_seam(*x) for x in zip(filled, batch.rgb, batch.hole, strict=True)])
-        return composite(batch.rgb, filled, batch.hole)
-
-    return method
-
-
-def oracle(batch: Batch, classes: int) -> dict[str, torch.Tensor]:
-    """True labels and edges as the model's keyword arguments; pixels without a label stay a hole of the label map.
-
-    Raises:
-        ValueError: a label that the model does not know.
-    """
-    unknown = batch.seg == UNKNOWN
-    largest = int(batch.seg[~unknown].max(initial=0))
-    if largest >= classes:
-        raise ValueError(f"the model knows the labels 0..{classes - 1}, the data holds {largest}; use --guidance none")
-    return {
-        "seg": labels_to_model(batch.seg, classes),
-        "seg_hole": binary_to_model(unknown),
-        "edge": binary_to_model(batch.edge),
-        "edge_hole": binary_to_model(np.zeros_like(batch.hole)),
-    }
 
 
 def composite(rgb: NDArray[np.uint8], filled: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:

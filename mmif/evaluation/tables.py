@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the Markdown table and the JSON file."""
+"""What an evaluation leaves behind: Markdown tables, a JSON file, a strip of pictures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from mmif import files
 from mmif.evaluation.metrics import Estimate, estimate, win_share
+from mmif.images.sheet import sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,44 @@ class Scores:
 
 
 Results = Mapping[str, Mapping[str, Scores]]  # bucket of hole ratios -> method -> scores
+Row = tuple[str, list[NDArray[np.uint8]]]  # of the strip: its label; original, holed, and one picture for each method
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of an evaluation.
+
+    Attributes:
+        results: the scores.
+        facts: what was evaluated, on what; ready for JSON.
+        holes: their hash and mean ratios; ready for JSON.
+        wins: rows of :func:`wins`.
+        notes: what a person should know, one line each.
+        strip: the first photographs of each bucket, of equal sizes.
+    """
+
+    results: Results
+    facts: dict[str, Any]
+    holes: dict[str, Any]
+    wins: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    strip: list[Row] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The tables, and the hash of the holes."""
+        tables = [markdown(self.results)]
+        if self.wins:
+            tables.append(f"Share of photographs on which the model is better:\n\n{wins_markdown(self.wins)}")
+        return "\n\n".join([*tables, f"holes {self.holes['sha256'][:16]}"])
+
+    def pictures(self) -> Image.Image:
+        """The strip as one picture; a ValueError if there is none."""
+        titles = ["original", "hole", *next(iter(self.results.values()))]
+        return sheet([row for _, row in self.strip], titles=titles, labels=[label for label, _ in self.strip])
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it but the pictures, strict JSON."""
+        return {**self.facts, "holes": self.holes, "results": as_json(self.results), "wins": self.wins}
 
 
 def markdown(results: Results) -> str:

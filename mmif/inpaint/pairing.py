@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmif.images.decode import READ_SUFFIXES
 
 _MASK = re.compile(r"(.+)_mask(\d*)")
 _COMPANIONS = [re.compile(f"(.+)_{kind}") for kind in (r"mask\d*", "seg", "edge", "seg_mask", "edge_mask")]
+_EXTRA = re.compile("(.+)_(seg|edge|strip)")  # what is written beside a result
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,34 @@ def pair_masks(images: Path, masks: Path) -> list[Pair]:
     _refuse_lonely(f"every photograph in {images} must have a mask in {masks}", unserved)
     _refuse_lonely(f"every mask in {masks} must have a photograph in {images}", lonely)
     return sorted(pairs.values(), key=lambda pair: pair.stem)
+
+
+def pair_results(pairs: Sequence[Pair], results: Path) -> list[tuple[Pair, Path]]:
+    """Find what was made of each pair in the folder ``results``.
+
+    A result has the stem of its pair, as ``mmif-inpaint`` writes it, or that of its photograph where that has one mask.
+    The maps and strips that ``mmif-inpaint`` writes beside results are none.
+
+    Raises:
+        ValueError: two files for one pair, a pair without a result, or a result without a pair; the first five are
+            listed.
+    """
+    masks = Counter(pair.image for pair in pairs)
+    wanted = {pair.image.stem: pair for pair in pairs if masks[pair.image] == 1} | {pair.stem: pair for pair in pairs}
+    found: dict[Pair, Path] = {}
+    strays = []
+    for file in _image_files(results):
+        pair = wanted.get(file.stem)
+        if pair in found:
+            raise ValueError(f"a photograph must have one result; {found[pair].name} and {file.name} clash; remove one")
+        if pair:
+            found[pair] = file
+        elif not (match := _EXTRA.fullmatch(file.stem)) or match[1] not in wanted:
+            strays.append(file.name)
+    missing = [pair.stem for pair in pairs if pair not in found]
+    _refuse_lonely(f"every photograph with a mask must have a result in {results}", missing)
+    _refuse_lonely(f"every result in {results} must have a photograph with a mask", strays)
+    return [(pair, found[pair]) for pair in pairs]
 
 
 def pair_guidance(

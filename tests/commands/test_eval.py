@@ -1,6 +1,7 @@
 import json
 import shutil
-import warnings
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from mmif.commands import eval
 from mmif.config import from_preset
 from mmif.data.prepare import prepare
 from mmif.data.shard import Settings
-from mmif.evaluation import metrics, protocol, tables
-from mmif.evaluation.protocol import Batch, Bucket
+from mmif.evaluation import metrics, protocol
+from mmif.evaluation.options import DISTANCES
+from mmif.evaluation.peers import BASELINES
 from mmif.model import MMInvertFill
 
 SIDE, PHOTOGRAPHS = 32, 6
@@ -139,13 +141,22 @@ def test_guidance_by_the_oracle_is_named_and_changes_the_model_alone(run, weight
     assert guided["holes"] == plain["holes"]
 
 
-def test_more_photographs_than_there_are_means_all_and_says_so(run, packed: Path, tmp_path: Path, capsys):
-    eval.main([
-        "--data", str(packed), "--distance", "none", "--n", "99", "--baselines", "telea", "--ratios", "40-60",
-        "--json", str(tmp_path / "out.json"),
-    ])  # fmt: skip
-    assert "--n is 99, the split test holds 6 photographs: using all" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out.json").read_text())["data"]["n"] == PHOTOGRAPHS
+def test_more_photographs_than_there_are_means_all_and_says_so(run):
+    result, out = run("--n", 99, "--baselines", "telea", "--ratios", "40-60")
+    assert "6 photographs of" in out
+    assert "(--n asks for 99, there are no more)" in out
+    assert result["data"]["n"] == PHOTOGRAPHS
+
+
+def test_help_names_the_choices_and_loads_no_torch():
+    code = (
+        "import sys; from mmif.commands import eval\n"
+        "try: eval.main(['--help'])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for choice in (*BASELINES, *DISTANCES, "oracle", "--invert-mask"):
+        assert choice in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -192,152 +203,3 @@ def test_a_model_of_another_size_is_refused(packed: Path, weights: Path, tmp_pat
     error = fails(capsys, "--data", tmp_path / "larger", "--distance", "none", "--model", weights)
     assert "fills squares of 32 pixels" in error
     assert "--size 32" in error
-
-
-def batch(side: int = SIDE, labels: int = 4) -> Batch:
-    rng = np.random.default_rng(3)
-    hole = np.zeros((2, side, side), bool)
-    hole[:, 8:24, 8:24] = True
-    seg = rng.integers(0, labels, (2, side, side), dtype=np.uint8)
-    seg[:, 0] = 255
-    rgb = np.stack([photograph(rng, side) for _ in range(2)])
-    return Batch(["a", "b"], [0, 1], rgb, hole, seg, rng.random((2, side, side)) < 0.1)
-
-
-def test_the_model_changes_the_hole_alone_and_its_noise_is_keyed_by_the_photograph(weights: Path):
-    model, _ = checkpoint.load(weights)
-    method = protocol.model_method(model, torch.device("cpu"), seed=5, with_oracle=False, seam="none")
-    both = batch()
-    filled = method(both)
-    assert filled.dtype == np.uint8
-    assert np.array_equal(filled[~both.hole], both.rgb[~both.hole])
-    assert not np.array_equal(filled[both.hole], both.rgb[both.hole])
-    second = Batch(*(part[1:] for part in both))
-    assert np.abs(method(second)[0].astype(int) - filled[1]).max() <= 1
-
-
-def test_a_model_that_returns_nan_is_an_error(weights: Path):
-    model, _ = checkpoint.load(weights)
-    torch.nn.init.constant_(list(model.generator.parameters())[-1], float("nan"))
-    method = protocol.model_method(model, torch.device("cpu"), seed=0, with_oracle=False, seam="match")
-    with pytest.raises(ValueError, match="must be finite, got NaN or infinity in the batch of a"):
-        method(batch())
-
-
-def test_the_oracle_gives_true_hints_and_leaves_unknown_labels_out():
-    given = batch()
-    hints = protocol.oracle(given, 4)
-    assert {name: tuple(hint.shape) for name, hint in hints.items()} == {
-        "seg": (2, 4, SIDE, SIDE),
-        "seg_hole": (2, 1, SIDE, SIDE),
-        "edge": (2, 1, SIDE, SIDE),
-        "edge_hole": (2, 1, SIDE, SIDE),
-    }
-    assert np.array_equal(hints["seg_hole"].numpy()[:, 0], given.seg == 255)
-    assert np.array_equal(hints["seg"].sum(1).numpy(), given.seg != 255)
-    assert np.array_equal(hints["seg"].argmax(1).numpy()[:, 1:], given.seg[:, 1:])
-    assert hints["edge_hole"].sum() == 0
-    assert np.array_equal(hints["edge"].numpy()[:, 0], given.edge)
-    with pytest.raises(ValueError, match=r"knows the labels 0\.\.2, the data holds 3; use --guidance none"):
-        protocol.oracle(given, 3)
-
-
-def test_the_hash_of_the_holes_knows_every_pixel_but_no_order():
-    holes, keys = batch().hole, ["a", "b"]
-
-    def digest(keys: list[str], holes: np.ndarray, bucket: str = "10-30") -> str:
-        manifest = protocol.HoleManifest()
-        for key, hole in zip(keys, holes, strict=True):
-            manifest.add(bucket, [key], hole[None])
-        return manifest.summary()["sha256"]
-
-    holes[1, 0, 0] = True
-    first = digest(keys, holes)
-    assert digest(keys[::-1], holes[::-1]) == first
-    changed = holes.copy()
-    changed[0, 0, 0] = True
-    assert len({first, digest(keys, changed), digest(keys[::-1], holes), digest(keys, holes, "40-60")}) == 4
-
-
-def test_photographs_are_drawn_evenly_and_a_larger_n_only_adds():
-    assert protocol.choose(100, 20, 0) == protocol.choose(100, 50, 0)[:20]
-    assert sorted(protocol.choose(100, 200, 0)) == list(range(100))
-    assert protocol.choose(100, 20, 0) != protocol.choose(100, 20, 1)
-
-
-def test_holes_differ_between_photographs_and_buckets():
-    holes = [protocol.make_hole(64, Bucket(40, 60), key, 0) for key in ("a", "b")]
-    assert not np.array_equal(*holes)
-    assert np.array_equal(holes[0], protocol.make_hole(64, Bucket(40, 60), "a", 0))
-    assert all(0.4 <= hole.mean() <= 0.6 for hole in holes)
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
-    """Reference, candidate and masks; the candidate differs outside the hole, too."""
-    rng = np.random.default_rng(0)
-    paths = {name: tmp_path / name for name in ("reference", "candidate", "masks")}
-    for path in paths.values():
-        path.mkdir()
-    for name, side in (("a", 32), ("b", 48)):
-        rgb, hole = photograph(rng, side), np.zeros((side, side), np.uint8)
-        hole[5:20, 5:25] = 255
-        Image.fromarray(rgb).save(paths["reference"] / f"{name}.png")
-        Image.fromarray(255 - rgb).save(paths["candidate"] / f"{name}.bmp")
-        Image.fromarray(hole).save(paths["masks"] / f"{name}.png")
-    return paths
-
-
-def options(folders: dict[str, Path]) -> list[str]:
-    return [str(x) for name, path in folders.items() for x in (f"--{name}", path)] + ["--distance", "none"]
-
-
-def test_two_folders_are_compared_in_the_hole(folders: dict[str, Path], tmp_path: Path, capsys):
-    eval.main([*options(folders), "--json", str(tmp_path / "out.json")])
-    captured = capsys.readouterr()
-    assert "known pixels differ in 2 of 2 candidates" in captured.err
-    assert "| all | candidate | 2 |" in captured.out
-    result = json.loads((tmp_path / "out.json").read_text())
-    for i, name in enumerate("ab"):
-        rgb = np.array(Image.open(folders["reference"] / f"{name}.png"))[5:20, 5:25].astype(float)
-        expected = 10 * np.log10(255**2 / np.square(255 - 2 * rgb).mean())
-        assert scores(result, "candidate", "all")[i] == pytest.approx(expected, abs=1e-4)
-
-
-def test_masks_of_one_bit_and_folders_named_like_pictures(folders: dict[str, Path], capsys):
-    for path in folders["masks"].iterdir():
-        Image.open(path).convert("1").save(path)
-    (folders["candidate"] / "sub.png").mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        eval.main(options(folders))
-    assert "| all | candidate | 2 |" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda f: (f["masks"] / "b.png").rename(f["masks"] / "c.png"), "2 are not in all three: b, c"),
-        (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.bmp"), "32 x 32; it has 9 x 9"),
-        (lambda f: Image.new("L", (9, 9)).save(f["masks"] / "a.png"), "masks/a.png: the mask must have the size"),
-        (lambda f: [Image.new("L", (10, 10), 255).save(f[n] / "c.png") for n in f], "reference/c.png: "),
-        (lambda f: Image.new("L", (32, 32)).save(f["masks"] / "a.png"), "a.png must have a hole to measure in"),
-        (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.png"), "different stems, got a more than once"),
-        (lambda f: (f["candidate"] / "a.bmp").write_bytes(b"BM"), "a.bmp"),
-        (lambda f: [path.unlink() for path in f["reference"].iterdir()], "different stems, got none"),
-        (lambda f: f["masks"].rename(f["masks"].with_name("moved")), "there is none of that name"),
-    ],
-)
-def test_folders_that_do_not_fit_are_one_line(folders: dict[str, Path], capsys, spoil, message: str):
-    spoil(folders)
-    assert message in fails(capsys, *options(folders))
-
-
-def test_a_report_is_strict_json_and_written_whole(tmp_path: Path):
-    path = tmp_path / "out.json"
-    tables.write_json(path, {"values": [0.25, 1.0, -3.5e-05], "text": "kept  as\tit is"})
-    assert json.loads(path.read_text()) == {"values": [0.25, 1.0, -3.5e-05], "text": "kept  as\tit is"}
-    with pytest.raises(ValueError, match="JSON"):
-        tables.write_json(path, {"x": float("nan")})
-    assert json.loads(path.read_text())["values"][0] == 0.25
-    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
