@@ -29,9 +29,14 @@ def dense(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.contiguous(memory_format=format_of(like)) for t in tensors)
 
 
+# Devices such as ``meta`` do not know autocast. Asked here, since the dynamo of torch 2.11 cannot trace the question.
+_KNOWS_AUTOCAST = frozenset(
+    device for device in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia") if torch.amp.is_autocast_available(device)
+)
+
+
 def _autocasts(device: str) -> bool:
-    """True if autocast is on; devices such as ``meta`` do not know it."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device in _KNOWS_AUTOCAST and torch.is_autocast_enabled(device)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

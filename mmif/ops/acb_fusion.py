@@ -171,7 +171,7 @@ def acb_fusion_code(
 
 def _wants_gradients(*tensors: Tensor) -> bool:
     # An exported graph holds standard operators alone, and so does what torch.func transforms.
-    if torch.compiler.is_exporting() or dispatch.not_followed(tensors):
+    if dispatch.exporting() or dispatch.not_followed(tensors):
         return False
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 

@@ -104,7 +104,7 @@ def conv_epilogue(
 
 def fuses_epilogue(*tensors: Tensor) -> bool:
     """True if the fused epilogue is worth planning for: a backend has it, no gradient and no graph is wanted."""
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() or dispatch.exporting():
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return False
@@ -238,6 +238,6 @@ def _conv_epilogue(y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 @_conv_epilogue.register_fake
 def _fake(y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    blur = rest[11]
+    blur = int(rest[11])  # a bool cannot be subtracted from a symbolic size
     shape = (y.shape[0], y.shape[1], y.shape[2] - blur, y.shape[3] - blur)
     return empty_outputs(y, shape, rest[6], rest[-1])

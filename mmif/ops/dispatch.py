@@ -124,7 +124,7 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
         BackendUnavailable: a backend was asked for by name and cannot take this call.
         ValueError: no backend has that name.
     """
-    if torch.compiler.is_exporting():
+    if exporting():
         return "reference"
     wanted = _in_force.backend if backend is None else backend
     missing = not_followed(tensors)
@@ -143,6 +143,14 @@ def choose(op: str, *tensors: Tensor | None, backend: str | None = None, **facts
     if reason is not None:
         raise BackendUnavailable(f"{op}: backend {wanted!r} cannot run: {reason}; use backend='auto' to fall back")
     return wanted
+
+
+def exporting() -> bool:
+    """True while torch.export traces, strict or not.
+
+    The flag and not ``torch.compiler.is_exporting()``, which the dynamo of torch 2.11 folds to True in every graph.
+    """
+    return torch.compiler._is_exporting_flag
 
 
 def not_followed(tensors: Iterable[Tensor | None]) -> str | None:

@@ -40,6 +40,14 @@ def test_dtype_and_value(request, name, route):
     assert (out.float() - plain).abs().max() <= tolerance * plain.abs().max()
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_autocast_is_no_reason_to_break_a_graph(name):
+    torch.compiler.reset()
+    compiled = torch.compile(CALLS[name][0], fullgraph=True, backend="eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compiled().dtype == CALLS[name][1]
+
+
 def test_a_float32_bias_meets_the_output_of_a_convolution():
     with torch.autocast("cpu", torch.bfloat16):
         y = torch.nn.functional.conv2d(X, WEIGHT)

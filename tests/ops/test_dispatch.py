@@ -244,12 +244,20 @@ class Chooses(torch.nn.Module):
         return x + 1 if choose(OP, x, backend="cuda") == "reference" else x * 2
 
 
-def test_an_export_always_gets_the_reference(bodies):
-    """Even where another backend is asked for by name."""
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+def test_an_export_always_gets_the_reference(bodies, monkeypatch, strict):
+    """Even where another backend is asked for by name, and the same module was compiled before."""
     bodies("cuda")
-    assert Chooses()(X) == 0
-    program = torch.export.export(Chooses(), (X,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the compiler would use the device
+    monkeypatch.setattr(dispatch, "why_not", lambda _: None)
+    model = Chooses()
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert model(X) == compiled(X) == 0
+    program = torch.export.export(model, (X,), strict=strict)
     assert program.module()(X) == 1
+    assert not dispatch.exporting()
+    assert compiled(X) == 0
 
 
 def doubled_by_cuda(x):
