@@ -49,3 +49,12 @@ def test_the_checker_finds_a_path_that_is_gone():
     named = ["mmif/ops/*.py", "csrc/*.*", "kernels/attention/fwd.py", "mmif/image.py", "tests/gone/"]
     assert paths(text) == named
     assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == ["mmif/image.py", "tests/gone/"]
+
+
+def test_the_tables_that_contributors_are_sent_to_are_where_they_are_sent():
+    rows = re.findall(r"^\|.*`[A-Z]{4,}`.*$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert rows
+    for row in rows:
+        sources = "".join((ROOT / path).read_text() for path in re.findall(r"mmif/\w+/\w+\.py|mmif/\w+\.py", row))
+        for name in re.findall(r"`([A-Z]{4,})`", row):
+            assert re.search(rf"^{name}\b.*=", sources, re.MULTILINE), f"{name} is in none of the files of: {row}"

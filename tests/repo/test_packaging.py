@@ -106,3 +106,17 @@ def test_make_installs_nothing_that_is_not_pinned():
 
 def name(requirement: str) -> str:
     return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
+# Distributions whose import package, or what the code reads of them, has another name.
+USED_AS = {"opencv-python-headless": "cv2", "pypatchmatch": "patchmatch", "scikit-learn": "sklearn"}
+
+
+@pytest.mark.parametrize("extra", sorted(PROJECT["project"]["optional-dependencies"].keys() - {"dev"}))
+def test_an_extra_lists_what_the_code_uses_and_nothing_else(extra: str):
+    sources = "".join(path.read_text() for path in (ROOT / "mmif").rglob("*.py"))
+    for requirement in map(name, PROJECT["project"]["optional-dependencies"][extra]):
+        used = USED_AS.get(requirement, requirement.replace("-", "_"))
+        imported = rf"(import|from) (torch\.utils\.)?{used}\b|(import_module|_need)\(\"{used}\b"
+        read = rf"\"{used}/"  # weights that a distribution carries
+        assert re.search(f"{imported}|{read}", sources), f"nothing uses {requirement} (docs/adr/0013)"
