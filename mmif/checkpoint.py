@@ -1,30 +1,44 @@
-"""Weights on disk: a folder with ``config.json`` and ``model.safetensors``; never a pickle.
+"""Weights on disk: a folder with ``model.safetensors`` and ``config.json``; never a pickle.
 
-``config.json`` holds ``format`` (1), ``model`` (the :class:`mmif.config.ModelConfig`) and what else is known of the
-weights: stage, steps, hours, labels. The safetensors header repeats format and stage. Tensors may be stored in float16
-and come back as float32.
+Everything known of the weights stands in the header of the safetensors file: ``format`` (1), ``model`` (the
+:class:`mmif.config.ModelConfig`), stage, steps, hours, labels; so one rename makes weights and configuration together.
+``config.json`` repeats it for people, and is the only place in checkpoints of before. Tensors may be stored in float16
+and come back as float32. The same tensors and values give the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import logging
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmif.config import ModelConfig
+from mmif.files import parse_json, read_json, sha256, write, write_json
 
 if TYPE_CHECKING:
     from mmif.model import MMInvertFill
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_HEADER = "mmif"  # the one entry of metadata: safetensors writes several in an order that differs between processes
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+
+_log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """A tensor as it lies in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors calls it: F16, F32, I64, ...
 
 
 def bundled() -> dict[str, Path]:
@@ -42,18 +56,21 @@ def save(
     prefix: str = "",
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write ``model`` as a checkpoint folder; files are written whole, under a temporary name first.
+    """Write ``model`` as a checkpoint folder; the weights and all that is known of them appear at once.
 
     Args:
         model: the network, or one part of it.
         folder: made if missing.
         config: architecture of the whole model.
-        extra: JSON values kept in ``config.json``: stage, steps, hours, labels.
+        extra: JSON values to keep: stage, steps, hours, labels.
         prefix: name of the part inside :class:`mmif.model.MMInvertFill`, empty for the whole.
         dtype: store floating tensors in this type; None keeps theirs.
 
     Returns:
         The weights file.
+
+    Raises:
+        OSError: the disk is full, or nothing may be written there; the checkpoint of before is untouched.
     """
     from safetensors.torch import save as to_bytes
 
@@ -61,13 +78,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     dot = f"{prefix}." if prefix else ""
     state = {dot + k: _stored(v, dtype) for k, v in model.state_dict().items()}
-    header = {"format": str(FORMAT), "stage": str(extra.get("stage", "")), "project": "mminvertfill"}
-    temporary = folder / (WEIGHTS + ".tmp")
-    temporary.write_bytes(to_bytes(state, metadata=header))
-    os.replace(temporary, folder / WEIGHTS)
-    text = json.dumps({"format": FORMAT, **extra, "model": config.to_dict()}, indent=2)
-    (folder / (CONFIG + ".tmp")).write_text(text + "\n", encoding="utf-8")
-    os.replace(folder / (CONFIG + ".tmp"), folder / CONFIG)
+    info = {"format": FORMAT, **extra, "model": config.to_dict()}
+    write(folder / WEIGHTS, to_bytes(state, metadata={_HEADER: json.dumps(info, allow_nan=False)}))
+    write_json(folder / CONFIG, info)
     return folder / WEIGHTS
 
 
@@ -84,8 +97,8 @@ def resolve(name: str | Path) -> Path:
     """
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-            raise ValueError(f"a checkpoint folder must hold {CONFIG} and {WEIGHTS}; {folder} does not")
+        if not (folder / WEIGHTS).is_file():
+            raise ValueError(f"a checkpoint folder must hold {WEIGHTS}; {folder} does not")
         return folder
     known = bundled()
     if str(name) in known:
@@ -112,69 +125,164 @@ def _from_hub(name: str) -> Path:
 
 
 def read(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
-    """Read a checkpoint folder: configuration, the other entries of ``config.json``, tensors in float32.
+    """Read a checkpoint folder: configuration, what else is known of the weights, tensors in float32.
 
     Raises:
         ValueError: a file is missing, corrupt, or of another format.
     """
+    config, info, stored = read_header(folder)
+    return config, info, _tensors(Path(folder) / WEIGHTS, stored)
+
+
+def read_header(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Stored]]:
+    """Read what is known of the weights of a checkpoint folder, and which tensors there are, without the tensors.
+
+    Raises:
+        ValueError: a file is missing, corrupt, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights = Path(folder) / WEIGHTS
+    try:
+        with safe_open(str(weights), "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            stored = {name: Stored(tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+            header = (file.metadata() or {}).get(_HEADER)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{weights} must be a safetensors file, and cannot be read: {error}") from error
+    return *_info(Path(folder), header), stored
+
+
+def _info(folder: Path, header: str | None) -> tuple[ModelConfig, dict[str, Any]]:
+    """Configuration and other entries: those of the weights' own header, or of config.json where it has none."""
+    source = folder / (CONFIG if header is None else WEIGHTS)
+    try:
+        info = read_json(source) if header is None else parse_json(header)
+        if not isinstance(info, dict):
+            raise ValueError("it is no object with keys")
+        if info.get("format") != FORMAT:
+            raise ValueError(f"it must have format {FORMAT}, this program reads no other")
+        config = ModelConfig.from_dict(info.get("model"))
+    except ValueError as error:
+        raise ValueError(f"{source} must hold a model configuration, and cannot be read: {error}") from error
+    if header is not None:
+        _compare(folder / CONFIG, info)
+    return config, {key: value for key, value in info.items() if key not in ("format", "model")}
+
+
+def _compare(file: Path, info: dict[str, Any]) -> None:
+    """Say it where config.json is not that of the weights: somebody changed it, or a run was killed between the two."""
+    try:
+        told = read_json(file) if file.exists() else info
+    except ValueError as error:
+        told = {"file": str(error)}
+    if told != info:
+        _log.warning("%s says otherwise than %s, which holds its own configuration and decides", file, WEIGHTS)
+
+
+def _tensors(weights: Path, stored: Mapping[str, Stored]) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
+    _check_dtypes(weights, stored)
     try:
-        info = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if info.pop("format") != FORMAT:
-            raise ValueError(f"{folder / CONFIG} must have format {FORMAT}; this program reads no other")
-        config = ModelConfig.from_dict(info.pop("model"))
-    except (OSError, AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG} must be a model configuration, and cannot be read: {error}") from error
-    try:
-        state = load_file(str(folder / WEIGHTS))
+        state = load_file(str(weights))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS} must be a safetensors file, and cannot be read: {error}") from error
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return config, info, state
+        raise ValueError(f"{weights} must be a safetensors file, and cannot be read: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _check_dtypes(weights: Path, stored: Mapping[str, Stored]) -> None:
+    wrong = next((name for name, tensor in stored.items() if tensor.dtype not in _DTYPES), None)
+    if wrong:
+        types = ", ".join(_DTYPES)
+        raise ValueError(f"{weights} must hold tensors of the types {types}; {wrong} is {stored[wrong].dtype}")
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> tuple[MMInvertFill, dict[str, Any]]:
     """Load a whole model, in eval mode on ``device``, and what is known of its weights.
 
     Returns:
-        The model, and the entries of ``config.json`` plus ``name``, ``folder`` and ``sha256`` of the weights file.
+        The model, and what was saved with it plus ``name``, ``folder`` and ``sha256`` of the weights file.
 
     Raises:
-        ValueError: unknown name, or missing, corrupt or mismatched weights.
+        ValueError: unknown name, the generator of `mmif-train gan` alone, or missing, corrupt or mismatched weights.
     """
     from mmif.model import MMInvertFill
 
     folder = resolve(name)
-    config, info, state = read(folder)
-    model = MMInvertFill(config)
-    load_into(model, state, folder / WEIGHTS)
+    config, info, stored = read_header(folder)
+    if info.get("stage") == "gan":
+        raise ValueError(
+            f"{folder} must hold a whole model, and holds a generator of `mmif-train gan` alone: train the rest with "
+            f"`mmif-train encoder --generator {folder}`"
+        )
+    with _Budget(stored, folder / WEIGHTS):
+        model = MMInvertFill(config)
+    check_fits(model, stored, folder / WEIGHTS)
+    model.load_state_dict(_tensors(folder / WEIGHTS, stored))
     info |= {"name": folder.name, "folder": str(folder), "sha256": sha256(folder / WEIGHTS)}
     return model.eval().to(device), info
 
 
+class _Budget(TorchFunctionMode):
+    """Refuse, before it is allocated, a model that is many times larger than the tensors it is built for.
+
+    A configuration of a few lines may ask for any size; a file pays for it with its own. (On the meta device a model
+    would cost nothing, but for the import of PyTorch's compiler, which takes seconds.)
+    """
+
+    FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+    SLACK = 4, 50_000_000  # times the file, and numbers more: what is a little too large is told tensor by tensor
+
+    def __init__(self, stored: Mapping[str, Stored], source: Path):
+        super().__init__()
+        self.held, self.source = sum(math.prod(tensor.shape) for tensor in stored.values()), source
+        self.left = self.SLACK[0] * self.held + self.SLACK[1]
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in self.FACTORIES:
+            sizes = (kwargs or {}).get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
+            self.left -= math.prod(sizes)
+            if self.left < 0:
+                raise ValueError(
+                    f"{self.source} must fit its configuration, which asks for more than its {self.held} numbers"
+                )
+        return func(*args, **(kwargs or {}))
+
+
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Load ``state`` into ``module`` exactly; ValueError says how many tensors are missing, unknown or misshapen."""
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misshapen = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    if missing or unknown or misshapen:
-        first = (missing + unknown + sorted(misshapen))[0]
-        raise ValueError(
-            f"{source} must fit its configuration: {len(missing)} tensors are missing, {len(unknown)} unknown and "
-            f"{len(misshapen)} of another shape (first: {first})"
-        )
+    """Load ``state`` into ``module`` exactly; see :func:`check_fits`."""
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    check_fits(module, {k: Stored(tuple(v.shape), names.get(v.dtype, str(v.dtype))) for k, v in state.items()}, source)
     module.load_state_dict(dict(state))
+
+
+def check_fits(module: nn.Module, stored: Mapping[str, Stored], source: Path) -> None:
+    """Check that ``stored`` are the tensors of ``module``.
+
+    Raises:
+        ValueError: says how many tensors are missing, unknown, misshapen, or whole numbers in place of fractions.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    both = sorted(own.keys() & stored.keys())
+    misshapen = [k for k in both if tuple(own[k].shape) != stored[k].shape]
+    mistyped = [k for k in both if not _same_kind(own[k].dtype, stored[k].dtype)]
+    if missing or unknown or misshapen or mistyped:
+        first = (missing + unknown + misshapen + mistyped)[0]
+        raise ValueError(
+            f"{source} must fit its configuration: {len(missing)} tensors are missing, {len(unknown)} unknown, "
+            f"{len(misshapen)} of another shape and {len(mistyped)} of another type (first: {first})"
+        )
+
+
+def _same_kind(own: torch.dtype, stored: str) -> bool:
+    """Fractions may be stored in another precision; whole numbers may not, nor one as the other."""
+    dtype = _DTYPES.get(stored)
+    return dtype == own or (dtype is not None and dtype.is_floating_point and own.is_floating_point)
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors below ``prefix``, without it."""
     return {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,8 +11,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
+from mmif.options import Count, Factor, Length, Positive, Range, Share, build, check
+
+# Bounds far beyond any sensible network: what comes from a file must not ask for all memory before it is looked at.
+Side = Annotated[int, Range(32, 4096)]
+Channels = Annotated[int, Range(1, 8192)]
+Layers = Annotated[int, Range(1, 64)]
+Lengths = Annotated[tuple[Annotated[int, Range(1, 4096)], ...], Length(1, 16)]
 Guidance = Literal["unbiased", "biased", "ground_truth", "off"]
 
 
@@ -20,13 +27,13 @@ Guidance = Literal["unbiased", "biased", "ground_truth", "off"]
 class EncoderConfig:
     """Multimodal guided encoder: backbone, bottlenecks, mutual decoder, heads."""
 
-    resolution: int = 256  # side in pixels of the square that the encoder sees
-    width: int = 64  # channels at resolution/2; doubled at /4 and again at /8
-    num_classes: int = 15  # labels of the segmentation map
-    attention_heads: int = 4  # heads of the backbone's one self-attention block
+    resolution: Side = 256  # side in pixels of the square that the encoder sees
+    width: Channels = 64  # channels at resolution/2; doubled at /4 and again at /8
+    num_classes: Annotated[int, Range(1, 255)] = 15  # labels of the segmentation map; 255 is unknown
+    attention_heads: Channels = 4  # heads of the backbone's one self-attention block
     bottleneck: Literal["acb", "aot", "res"] = "acb"  # Table 8
-    levels: int = 8  # number of bottlenecks, Table 8
-    dilations: tuple[int, ...] = (1, 2, 3, 4)  # paths of one ACB
+    levels: Layers = 8  # number of bottlenecks, Table 8
+    dilations: Lengths = (1, 2, 3, 4)  # paths of one ACB
     acb_variant: Literal["paper", "code"] = "paper"  # Eq. 1, or what the predecessor released
     acb_post: bool = True  # batch norm + leaky ReLU after each bottleneck
     edge_guidance: Guidance = "unbiased"  # Table 6: features, predictions, ground truth, no branch
@@ -36,7 +43,7 @@ class EncoderConfig:
     gma: bool = True  # Table 5: gated mask-aware attention
     gma_gate: Literal["post", "logit", "value", "log", "none"] = "post"  # place of the gate in Eq. 3
     gma_gate_mask: bool = True  # the gate network also sees the hole, resized by area
-    patch_sizes: tuple[int, ...] = (2, 4)  # one attention head per patch size
+    patch_sizes: Lengths = (2, 4)  # one attention head per patch size
     gff: Literal["gated", "code"] = "gated"  # gated feed-forward
     head_scales: Literal["aligned", "upsampled"] = "aligned"  # heads at /8,/4,/2 or at /4,/2,/1
     full_res_aux: bool = True  # full-size edge and segmentation predictions from scale 3
@@ -46,34 +53,34 @@ class EncoderConfig:
 class LatentConfig:
     """Style codes: map2style, map2structure, pre-modulation, soft-update mean latent."""
 
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 8
+    z_dim: Channels = 512
+    w_dim: Channels = 512
+    mapping_layers: Layers = 8
     premodulation: bool = True  # Table 5; off: w*_l = w'_{r(l)}
     premod_layers: Literal[1, 2] = 2  # dense layers behind gamma and beta
-    layer_split: tuple[int, int] = (3, 7)  # style layers 1..3 from scale 1, 4..7 from 2, the rest from 3
+    layer_split: tuple[Count, Count] = (3, 7)  # style layers 1..3 from scale 1, 4..7 from 2, the rest from 3
     structure_in: Literal["concat", "rgb"] = "concat"  # input of map2structure
     sml: bool = True  # Table 5; off: static mean latent
     sml_offset: bool = True  # w* = P(...) + mean latent
-    tau: float = 0.001  # soft update rate
-    resample_every: int = 0  # steps between fresh targets; 0: ceil(ln(100)/tau)
-    n_mean: int = 64  # latents averaged for one target
-    n_static: int = 10000  # latents averaged for inference
+    tau: Share = 0.001  # soft update rate
+    resample_every: Count = 0  # steps between fresh targets; 0: ceil(ln(100)/tau)
+    n_mean: Annotated[int, Range(1, 10**6)] = 64  # latents averaged for one target
+    n_static: Annotated[int, Range(1, 10**6)] = 10000  # latents averaged for inference
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
     """StyleGAN2 generator with the F&W+ RGB branch, and the discriminator of its pre-training."""
 
-    resolution: int = 256
-    channel_base: int = 32768  # channels at side r: min(channel_base / r, channel_max)
-    channel_max: int = 512
+    resolution: Side = 256
+    channel_base: Positive = 32768  # channels at side r: min(channel_base / r, channel_max)
+    channel_max: Channels = 512
     latent: Literal["f&w+", "w+"] = "f&w+"  # Table 5
     add_at: Literal["post_upconv", "pre_upconv"] = "post_upconv"  # where the RGB branch is added
     const_mode: Literal["add", "replace"] = "add"  # 4x4 feature added to, or instead of, the learned constant
     fbranch_mask: bool = True  # the RGB branch sees the hole as fourth channel
     fbranch_fill: Literal["zero", "diffuse"] = "zero"  # hole in the RGB branch's input: black, or colours diffused in
-    conv_clamp: float = 256.0  # activations are clamped to +-conv_clamp
+    conv_clamp: Factor = 256.0  # activations are clamped to +-conv_clamp
 
     def channels(self, resolution: int) -> int:
         return min(self.channel_base // resolution, self.channel_max)
@@ -98,7 +105,7 @@ class ModelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check(self)
         enc, gen = self.encoder, self.generator
         for name, side in (("encoder.resolution", enc.resolution), ("generator.resolution", gen.resolution)):
             if side < 32 or side & (side - 1):
@@ -112,7 +119,7 @@ class ModelConfig:
                 f"generator.channel_base must be >= generator.resolution, or the finest block has no channel; "
                 f"got {gen.channel_base} < {gen.resolution}"
             )
-        if not enc.patch_sizes or any(enc.resolution // 8 % p for p in enc.patch_sizes):
+        if any(enc.resolution // 8 % p for p in enc.patch_sizes):
             raise ValueError(
                 f"encoder.patch_sizes must divide the coarsest feature map ({enc.resolution // 8}), "
                 f"got {enc.patch_sizes}"
@@ -122,8 +129,6 @@ class ModelConfig:
                 f"encoder.width must be a multiple of the {len(enc.patch_sizes)} patch sizes and 4*width of "
                 f"attention_heads={enc.attention_heads}, got {enc.width}"
             )
-        if enc.num_classes > 255:
-            raise ValueError(f"encoder.num_classes must be <= 255 (the label 255 is unknown), got {enc.num_classes}")
         if max(enc.dilations) >= enc.resolution // 8:
             raise ValueError(
                 f"encoder.dilations must be smaller than the coarsest feature map ({enc.resolution // 8}), "
@@ -134,8 +139,6 @@ class ModelConfig:
             raise ValueError(
                 f"latent.layer_split must ascend and not exceed the {gen.num_ws} style codes, got {first}, {second}"
             )
-        if not 0.0 <= self.latent.tau <= 1.0:
-            raise ValueError(f"latent.tau must lie in [0, 1], got {self.latent.tau}")
 
     @property
     def resolution(self) -> int:
@@ -149,54 +152,9 @@ class ModelConfig:
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
-        """Rebuild a configuration from :meth:`to_dict`; unknown keys raise ValueError."""
-        return _from_dict(cls, data, "model")
-
-
-def _from_dict(cls: Any, data: dict[str, Any], where: str) -> Any:
-    hints = get_type_hints(cls)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise ValueError(f"{where}: unknown keys {unknown}; known keys are {sorted(hints)}")
-    values = {}
-    for key, value in data.items():
-        if dataclasses.is_dataclass(hints[key]):
-            value = _from_dict(hints[key], value, f"{where}.{key}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[key] = value
-    return cls(**values)
-
-
-def _check_fields(config: Any) -> None:
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            _check_fields(value)
-        elif get_origin(hint) is Literal:
-            if value not in get_args(hint):
-                raise ValueError(f"{name} must be one of {get_args(hint)}, got {value!r}")
-        elif not _fits(value, hint, 0 if name in _MAY_BE_ZERO else 1):
-            raise ValueError(f"{name} must be {_SPOKEN.get(hint, 'a list of such numbers')}, got {value!r}")
-
-
-_MAY_BE_ZERO = ("resample_every", "layer_split")
-_SPOKEN = {bool: "true or false", int: "a positive whole number", float: "a finite number >= 0"}
-
-
-def _fits(value: Any, hint: Any, least: int) -> bool:
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return type(value) is int and value >= least  # True is no number here
-    if hint is float:
-        return type(value) in (int, float) and 0 <= value < math.inf
-    kinds = get_args(hint)
-    if not isinstance(value, tuple):
-        return False
-    length = len(value) > 0 if kinds[-1] is Ellipsis else len(value) == len(kinds)
-    return length and all(_fits(item, int, least) for item in value)
+    def from_dict(cls, data: Any) -> ModelConfig:
+        """Rebuild a configuration from :meth:`to_dict`; ValueError for unknown keys and values out of bounds."""
+        return build(cls, data, "model")
 
 
 def _square(size: int, num_classes: int, channel_base: int = 32768) -> ModelConfig:
@@ -248,6 +206,6 @@ def with_overrides(config: ModelConfig, overrides: Sequence[str]) -> ModelConfig
             raise ValueError(f"an override must read section.key=value with a known key, got {item!r}")
         try:
             data[section][key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             data[section][key] = text
     return ModelConfig.from_dict(data)

@@ -160,7 +160,7 @@ def test_options_that_do_not_fit_the_state_stay_refused(capsys, run, gan):
         ("gan", {"data": "/nowhere"}, "/nowhere"),
         ("gan", {"preset": "nonsense"}, "celebahq-256"),
         ("gan", {"preset": "scenes-128"}, "128"),
-        ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a positive whole number"),
+        ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a whole number in 1..8192"),
         ("gan", {"device": "nonsense"}, "the device must be auto, cpu, cuda or cuda:N"),
         ("gan", {"device": "mps"}, "the device must be auto, cpu, cuda or cuda:N"),
         ("gan", {"steps": -1}, "--steps must be > 0, got -1"),
