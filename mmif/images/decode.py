@@ -1,19 +1,23 @@
-"""Image files opened and decoded: whole or not at all, and none that is too large."""
+"""Image files opened and decoded: whole or not at all, and none that is too large.
+
+Whatever a decoder raises, it is a fault of that file: :func:`guarded` turns it into one line that names the file.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 178_000_000  # just below where Pillow itself refuses; 12000 x 9000 is 108 million
+MAX_SIDE = 100_000  # squares round a hole are as long as the hole: memory grows with the side, too
 # What is read, whatever the name says. Pillow knows more: PostScript, for one, which it lets another program run.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 READ_SUFFIXES = frozenset(
@@ -21,7 +25,10 @@ READ_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})  # read where the extra `heif` is installed
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)  # what decoders raise
+NO_HEIF = 'HEIC needs pillow-heif: pip install "mminvertfill[heif]"'
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+Source = str | os.PathLike[str] | IO[bytes]
 
 
 @cache
@@ -34,48 +41,119 @@ def heif_is_readable() -> bool:
     return True
 
 
+def name_of(source: object, what: str = "the image") -> str:
+    """What a file, or a PIL image of one, is called in errors; ``what`` if it has no name."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return os.fspath(name) if isinstance(name, (str, os.PathLike)) and name else what
+
+
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open an image file and check its size; :func:`decode` reads its pixels.
+def guarded(name: str) -> Iterator[None]:
+    """Run foreign code on a foreign file: every failure is a ValueError of one line, and its warnings are silent.
 
     Raises:
-        ValueError: the file is missing, no image, or has more than ``MAX_PIXELS`` pixels.
+        ValueError: the code failed, whatever it raised, out of memory among it.
+        PermissionError: the file must not be read.
     """
-    if not Path(path).is_file():
-        came = "it is a folder" if Path(path).is_dir() else "none is there"
-        raise ValueError(f"an image file must exist at {path}; {came}")
-    limit = f"{path}: an image may have at most {MAX_PIXELS // 1_000_000} million pixels"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is our limit
-            image = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise ValueError(f"{limit}; reduce it first") from None
+            warnings.simplefilter("ignore")
+            yield
     except PermissionError:
         raise
-    except _BROKEN:
-        raise ValueError(f"{path}: must be an image ({', '.join(FORMATS)}); its content is none") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{name}: {_LIMIT}; reduce it first") from None
+    except MemoryError:
+        raise ValueError(f"{name}: there is not enough memory to read it; reduce it first") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: must be a whole image file; reading it failed: {reason}") from None
+
+
+_LIMIT = f"an image may have at most {MAX_PIXELS // 1_000_000} million pixels and a side of {MAX_SIDE:,}"
+
+
+def check_bounds(width: int, height: int, name: str) -> None:
+    """Raise ValueError if a picture has too many pixels, or too long a side."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ValueError(f"{name}: {_LIMIT}; it has {width} x {height}; reduce it first")
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Image.Image]:
+    """Open an image file, by its path or opened for reading bytes; :func:`decode` reads its pixels.
+
+    Raises:
+        ValueError: the file is missing, no image, or larger than the bounds.
+    """
+    name = name_of(source, "the file")
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
+        came = "it is a folder" if Path(source).is_dir() else "none is there"
+        raise ValueError(f"an image file must exist at {name}; {came}")
+    with guarded(name):
+        image = _open(source)
+    if image is None:
+        raise ValueError(f"{name}: {_unknown(source)}")
     with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{limit}, it has {image.width} x {image.height}; reduce it first")
+        check_bounds(*image.size, name)
         yield image
+
+
+def _open(source: Source) -> Image.Image | None:
+    with_heif = _is_heif(source) and heif_is_readable()
+    try:
+        return Image.open(source, formats=(*FORMATS, "HEIF") if with_heif else FORMATS)
+    except UnidentifiedImageError:
+        return None
+
+
+def _unknown(source: Source) -> str:
+    if _is_heif(source) and not heif_is_readable():
+        return NO_HEIF
+    return f"must be an image ({', '.join(FORMATS)}); its content is none"
+
+
+def _is_heif(source: Source) -> bool:
+    """Whether the file begins as HEIC does, whatever it is called."""
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            start = file.read(12)
+    elif source.seekable():
+        source.seek(0)
+        start = source.read(12)
+        source.seek(0)
+    else:
+        return False
+    return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
 
 
 def decode(image: Image.Image) -> list[str]:
     """Read the pixels of an opened image, of the first frame; return notes on what is left behind.
 
     Raises:
-        ValueError: the file ends early or is broken.
+        ValueError: the file ends early, is broken, or larger than the bounds.
     """
+    name = name_of(image)
+    check_bounds(*image.size, name)
     notes = []
-    try:
+    with guarded(name):
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG with previews behind it
             image.seek(0)
             notes.append("animated or several pages: the first one is used")
-        if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())) or image.mode.startswith("I"):
+        if _has_deep_colours(image):
             notes.append("16-bit reduced to 8-bit")
         image.load()
-    except _BROKEN as error:
-        name = getattr(image, "filename", "") or "an image"
-        raise ValueError(f"{name}: must be a whole image file; reading it failed: {error}") from None
     return notes
+
+
+def _has_deep_colours(image: Image.Image) -> bool:
+    """Whether the file has several channels of 16 bits; Pillow gives 8 of them."""
+    if image.mode.startswith("I"):
+        return False
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if ";16" in str(arguments[0]) or (image.format == "PPM" and arguments[-1] == 65535):
+            return True
+    return False

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmif.images.decode import HEIF_SUFFIXES, READ_SUFFIXES, heif_is_readable
-
-_NO_HEIF = 'needs pillow-heif: pip install "mminvertfill[heif]"'
+from mmif.images.decode import HEIF_SUFFIXES, NO_HEIF, READ_SUFFIXES, heif_is_readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def _why_not(path: Path) -> str | None:
     """Why a file is not read as a picture, or None."""
     suffix = path.suffix.lower()
     if suffix in HEIF_SUFFIXES and not heif_is_readable():
-        return _NO_HEIF
+        return NO_HEIF
     if suffix not in READ_SUFFIXES | HEIF_SUFFIXES:
         return "not a picture that is read"
     return None if path.is_file() else "a link that leads nowhere, or no file"

@@ -12,13 +12,13 @@ from mmif.images.source import ImageLike, check_size, plane_of
 UNKNOWN = 255  # label of pixels without a label
 
 
-def to_labels(source: ImageLike, size: tuple[int, int], num_classes: int) -> np.ndarray:
-    """Take a segmentation: uint8 [H, W], labels 0..num_classes-1 or 255 = unknown.
+def to_labels(source: ImageLike, size: tuple[int, int], num_classes: int, notes: list[str] | None = None) -> np.ndarray:
+    """Take a segmentation: uint8 [H, W], labels 0..num_classes-1 or 255 = unknown; upright, as it says in ``notes``.
 
     Raises:
         ValueError: another size, a label out of range, colours instead of labels, unreadable file.
     """
-    labels = plane_of(source, "segmentation", _indices)
+    labels = plane_of(source, "segmentation", _indices, [] if notes is None else notes)
     check_size(labels, size, "segmentation")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"a segmentation must hold whole numbers, got {labels.dtype}; pass label numbers")

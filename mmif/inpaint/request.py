@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mmif.images.compose import compose, compose_note
 from mmif.images.labels import UNKNOWN, label_image, to_labels
-from mmif.images.masks import hole_note, to_binary
+from mmif.images.masks import hole_note, to_binary, to_hole
 from mmif.images.photo import Photo, to_photo
 from mmif.images.source import ImageLike
-from mmif.images.write import check_target, to_pil, write_image
+from mmif.images.write import check_target, write_image
 from mmif.inpaint.squares import (
     Box,
     Crop,
@@ -104,7 +105,7 @@ class Unit:
         square, guidance = self.crop.square, self.photograph.guidance
         return Seen(
             scale_image(self.photograph.photo.rgb, square, side),
-            scale_hole(self.photograph.hole, square, side),
+            scale_hole(self.photograph.unknown, square, side),
             _scaled(scale_labels, guidance.labels, square, side, UNKNOWN),
             _scaled(scale_edges, guidance.edges, square, side, False),
             _scaled(scale_hole, guidance.edge_hole, square, side, guidance.edges is None),
@@ -203,6 +204,7 @@ class Pending:
 
     photo: Photo
     hole: np.ndarray
+    unknown: np.ndarray  # the hole, and what is hidden under alpha 0
     guidance: Guidance
     notes: list[str]
     started: float
@@ -220,7 +222,8 @@ class Pending:
     def finish(self, seed: int, num_samples: int) -> Result:
         """Hand the samples out."""
         # Nothing was copied where there is no hole.
-        images = [to_pil(self._filled.pop(sample, self.photo.rgb), self.photo) for sample in range(num_samples)]
+        filled = [self._filled.pop(sample, self.photo.rgb) for sample in range(num_samples)]
+        images = [compose(self.photo, rgb, self.hole) for rgb in filled]
         timings = {"model": self.seconds, "total": time.perf_counter() - self.started}
         return Result(images, seed, self.notes, timings, self.photo, self.hole, self.predicted)
 
@@ -251,14 +254,16 @@ def prepare(
     started = time.perf_counter()
     try:
         photo = to_photo(job.image)
-        hole = to_binary(job.mask, photo.size, "mask", invert_mask)
-        guidance = _read_guidance(job, photo.size, num_classes)
+        notes = [*photo.notes]
+        hole = to_hole(job.mask, photo, invert_mask, notes)
+        guidance = _read_guidance(job, photo.size, num_classes, notes)
     except ValueError as error:
         if job.file is None or str(job.file) in str(error):
             raise
         raise ValueError(f"{job.file}: {error}") from None
-    note = hole_note(hole)
-    pending = Pending(photo, hole, guidance, [*photo.notes, *([note] if note else [])], started)
+    notes += filter(None, (hole_note(hole), compose_note(photo, hole)))
+    unknown = hole if photo.hidden is None else hole | photo.hidden
+    pending = Pending(photo, hole, unknown, guidance, notes, started)
     name, units = str(job.file or "the image"), []
     for number, crop in enumerate(plan_crops(hole, side, margin)):
         # 1000 apart: a square's samples do not share their noise with the next square's.
@@ -268,20 +273,20 @@ def prepare(
     return pending, units
 
 
-def _read_guidance(job: Job, size: tuple[int, int], num_classes: int) -> Guidance:
+def _read_guidance(job: Job, size: tuple[int, int], num_classes: int, notes: list[str]) -> Guidance:
     if job.segmentation is None and job.segmentation_mask is not None:
         raise ValueError("a segmentation mask needs a segmentation; pass both, or none")
     if job.edge is None and job.edge_mask is not None:
         raise ValueError("an edge mask needs an edge map; pass both, or none")
     labels = edges = edge_hole = None
     if job.segmentation is not None:
-        labels = to_labels(job.segmentation, size, num_classes)
+        labels = to_labels(job.segmentation, size, num_classes, notes)
         if job.segmentation_mask is not None:
-            labels[to_binary(job.segmentation_mask, size, "segmentation mask")] = UNKNOWN
+            labels[to_binary(job.segmentation_mask, size, "segmentation mask", notes=notes)] = UNKNOWN
     if job.edge is not None:
-        edges = to_binary(job.edge, size, "edge map")
+        edges = to_binary(job.edge, size, "edge map", notes=notes)
     if job.edge_mask is not None:
-        edge_hole = to_binary(job.edge_mask, size, "edge mask")
+        edge_hole = to_binary(job.edge_mask, size, "edge mask", notes=notes)
     return Guidance(labels, edges, edge_hole)
 
 

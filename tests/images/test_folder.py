@@ -37,7 +37,7 @@ def test_what_was_left_out_is_said(tmp_path, heif):
     wanted = {"e.txt": "not a picture that is read", "f": "not a picture that is read"}
     wanted["g.png"] = "a link that leads nowhere, or no file"
     if not heif:
-        wanted |= dict.fromkeys(["c.heic", "d.HEIF"], 'needs pillow-heif: pip install "mminvertfill[heif]"')
+        wanted |= dict.fromkeys(["c.heic", "d.HEIF"], 'HEIC needs pillow-heif: pip install "mminvertfill[heif]"')
     assert reasons == wanted
 
 
@@ -80,21 +80,7 @@ def test_every_format_that_is_read_has_its_suffixes():
     Image.init()
     for suffix in decode.READ_SUFFIXES - {".jpe", ".mpo"}:
         assert Image.EXTENSION[suffix] in decode.FORMATS
-    common = {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jfif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-    }
+    common = {f".{name}" for name in "png jpg jpeg jfif webp tif tiff bmp gif avif ppm pgm pbm".split()}
     assert common <= decode.READ_SUFFIXES
     assert {Image.EXTENSION[suffix] for suffix in common | {".pnm"}} == set(decode.FORMATS)
 

@@ -66,15 +66,19 @@ def test_palette(tmp_path, transparent):
         assert np.array_equal(photo.alpha, np.where(np.asarray(image) == 3, 0, 255))
 
 
-def test_16_bit_is_reduced_with_a_word(tmp_path):
+def test_16_bit_is_kept_in_grey_and_reduced_with_a_word_in_colour(tmp_path):
     deep = GREY.astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "grey.png")
     Image.fromarray(deep).save(tmp_path / "grey.tif")
     cv2.imwrite(str(tmp_path / "rgb.png"), RGB[:, :, ::-1].astype(np.uint16) * 257)
-    for name, expected in (("grey.png", grey3(GREY)), ("grey.tif", grey3(GREY)), ("rgb.png", RGB)):
+    photo = read_rgb(tmp_path / "rgb.png")
+    assert np.array_equal(photo.rgb, RGB)
+    assert (photo.notes, photo.deep) == (("16-bit reduced to 8-bit",), None)
+    for name in ("grey.png", "grey.tif"):
         photo = read_rgb(tmp_path / name)
-        assert np.array_equal(photo.rgb, expected), name
-        assert photo.notes == ("16-bit reduced to 8-bit",), name
+        assert np.array_equal(photo.rgb, grey3(GREY)), name
+        assert np.array_equal(photo.deep, deep), name
+        assert (photo.grey, photo.notes) == (True, ()), name
 
 
 def test_cmyk_is_converted_and_its_profile_dropped(tmp_path):
@@ -82,7 +86,7 @@ def test_cmyk_is_converted_and_its_profile_dropped(tmp_path):
     image.save(tmp_path / "a.jpg", quality=100, icc_profile=b"a profile of inks")
     photo = read_rgb(tmp_path / "a.jpg")
     assert np.abs(photo.rgb.astype(int) - (200, 30, 90)).max() <= 3
-    assert photo.icc_profile is None
+    assert photo.metadata.icc_profile is None
     assert photo.notes == ("CMYK converted to RGB, its colour profile dropped",)
 
 
@@ -103,22 +107,22 @@ def test_a_jpeg_with_a_preview_is_no_animation(tmp_path):
 
 def test_exif_rotation_is_applied_and_the_rest_kept(tmp_path):
     exif = Image.Exif()
-    exif[photos._ORIENTATION] = 6  # turn by 90 degrees clockwise
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
     exif[0x010F] = "maker"
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
     photo = read_rgb(tmp_path / "a.png")
     assert np.array_equal(photo.rgb, np.rot90(RGB, -1))
     assert photo.notes == ("turned upright as its EXIF says",)
     kept = Image.Exif()
-    assert photo.exif is not None
-    kept.load(photo.exif)
+    assert photo.metadata.exif is not None
+    kept.load(photo.metadata.exif)
     assert dict(kept) == {0x010F: "maker"}
 
 
 def test_icc_profile_is_kept(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=profile)
-    assert read_rgb(tmp_path / "a.png").icc_profile == profile
+    assert read_rgb(tmp_path / "a.png").metadata.icc_profile == profile
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "gif", "bmp"])
@@ -171,8 +175,8 @@ def test_a_write_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path, monk
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
 
-    def save(self, name, *_, **__):
-        name.write_bytes(b"half of")
+    def save(self, file, *_, **__):
+        file.write(b"half of")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", save)

@@ -96,7 +96,7 @@ def test_saving_a_sample(pipe, tmp_path, monkeypatch):
         result.save(tmp_path / "out.xyz")
 
     def half(self, target, *args, **options):
-        Path(target).write_bytes(b"half of")
+        target.write(b"half of")
         raise OSError("full")
 
     monkeypatch.setattr(Image.Image, "save", half)
