@@ -168,7 +168,7 @@ def _judge(case: Case, contest: Contest, setup: Setup) -> list[Row]:
             measured = {
                 "first_ms": round(first_ms, 3),
                 "least_mb": (_nbytes(contest.inputs) + _nbytes(outputs)) / 1e6 if contest.inputs else None,
-                "error": float(f"{error:.2e}"),
+                "error": float(f"{error:.2e}") if math.isfinite(error) else None,  # JSON knows no infinity
             }
             del outputs
             rows.append(case.row(name, status, **measured, peak_mb=_peak_mb(contest.calls[name], setup)))

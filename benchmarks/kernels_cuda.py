@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from cases.kernels import epilogue_cases, filter_cases
 from cases.layers import layer_cases
 from comparison import Case, Rates, Row, Setup, measure_rates, run_case, summary
 
+from mmif import files, host
 from mmif.ops import dispatch
 
 GOALS: dict[str, Callable[[bool], Iterator[Case]]] = {
@@ -86,7 +86,7 @@ def main() -> None:
     missing = dispatch.why_not("cuda")
     if args.device == "cuda" and not torch.cuda.is_available():
         path = timing.RESULTS / NOT_MEASURED
-        path.write_text(json.dumps(not_measured("no CUDA device"), indent=2) + "\n")
+        files.write_json(path, not_measured("no CUDA device"))
         print(f"no CUDA device is visible to torch: nothing was measured, and {path} says so")
     elif args.device == "cuda" and missing:
         raise SystemExit(f"kernels_cuda: there must be CUDA kernels to measure, but {missing}")
@@ -132,11 +132,8 @@ def _tuned(setup: Setup) -> dict[str, str]:
 
 def _clocks() -> str | None:
     """Clocks, temperature and power when the last case ended; nobody here sets them."""
-    if not shutil.which("nvidia-smi"):
-        return None
     query = "--query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw"
-    done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    return host.output("nvidia-smi", query, "--format=csv,noheader")
 
 
 def _parse() -> argparse.Namespace:

@@ -9,24 +9,23 @@ contenders are sampled in turn, so that a machine that slows down slows all of t
 from __future__ import annotations
 
 import datetime
-import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmif import files, host
+
 RESULTS = Path(__file__).parent / "results"
 MIN_SAMPLES = 3  # even when the budget is spent
-_DISTRIBUTIONS = ("mminvertfill", "torch", "triton", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13", "numpy", "pillow")
+_DISTRIBUTIONS = ("torch", "triton", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13", "numpy", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +91,13 @@ def peak_rss(script: str, *args: str) -> int:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """What a number depends on: device, driver, versions, threads, load, commit."""
-    return {
+    """What a number depends on: device, driver, versions, threads, load, commit (null: not known)."""
+    return host.provenance(_DISTRIBUTIONS) | {
         "device": _device_name(device),
-        "host": _device_name("cpu"),
-        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],  # of the last minute: far above the threads means that others worked too
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": host.output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "versions": {name: found for name in _DISTRIBUTIONS if (found := _version(name))},
-        "commit": _output("git", "rev-parse", "HEAD"),
-        "dirty": _output("git", "status", "--porcelain", "--", ":/", ":(exclude,top)benchmarks/results") is not None,
-        "date": datetime.date.today().isoformat(),
     }
 
 
@@ -114,7 +107,7 @@ def save(theme: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     slug = re.sub(r"[^a-z0-9]+", "-", _device_name(device).lower()).strip("-")
     path = RESULTS / f"{theme}_{slug}_{datetime.date.today():%Y%m}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    files.write_json(path, record)
     return path
 
 
@@ -152,30 +145,8 @@ def _summary(times: list[float], first: float) -> Timing:
 
 
 def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()} {len(os.sched_getaffinity(0))} cores"
-
-
-def _cpu_name() -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _output(*command: str) -> str | None:
-    """What a program prints; None if that is nothing, or the program is not there or fails."""
-    try:
-        done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip() or None
+    name = host.device_name(torch.device(device))
+    return f"{host.processor()} {len(os.sched_getaffinity(0))} cores" if name == "cpu" else name
 
 
 def _cell(value: Any) -> str:

@@ -113,11 +113,23 @@ def provenance(distributions: Iterable[str] = MEASURED_WITH) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this file lies in, with ``-dirty`` if it has changes; None outside a checkout."""
+    """Commit of the checkout that this file lies in, with ``-dirty`` if its files differ; None where nobody can say.
+
+    Untracked files do not count, nor do the results of benchmarks, which each run replaces.
+    """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():  # installed: git would find whatever repository the environment lies in
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    name = output("git", "-C", root, "describe", "--always", "--abbrev=12")
+    changes = output(
+        *("git", "--no-optional-locks", "-C", root, "status", "--porcelain", "--untracked-files=no"),
+        *("--", ".", ":(exclude)benchmarks/results"),
+    )
+    return None if name is None or changes is None else f"{name}-dirty" if changes else name
+
+
+def output(*command: str | Path) -> str | None:
+    """What a program prints; None if it is not there, fails, or takes longer than ten seconds."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -129,4 +141,4 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return names[0] if names else platform.processor() or platform.machine()

@@ -61,7 +61,11 @@ def test_a_result_says_where_it_comes_from(timing):
     assert re.fullmatch(r"theme_[a-z0-9-]+_\d{6}\.json", path.name)
     record = json.loads(path.read_text())
     assert record["rows"] == [{"case": "a", "ms": 1.0}]
-    assert {"device", "driver", "versions", "commit", "dirty", "threads"} <= record["environment"].keys()
+    assert {"device", "driver", "versions", "commit", "threads"} <= record["environment"].keys()
+    assert record["environment"]["commit"] == timing.host.commit()
+    with pytest.raises(ValueError, match="JSON"):
+        timing.save("theme", {}, [{"ms": float("nan")}])
+    assert json.loads(path.read_text()) == record, "what was there stays, whole"
 
 
 def test_table_is_markdown(timing):
@@ -138,6 +142,7 @@ def test_a_contender_that_is_wrong_or_fails_is_not_timed(kernels_cuda):
         "failed: ValueError: no such kernel",
     ]
     assert [row["median_ms"] is None for row in rows] == [False, True, True, True, True]
+    json.dumps(rows, allow_nan=False)  # a record is strict JSON
 
 
 def test_a_case_that_cannot_be_made_fails_alone(kernels_cuda, monkeypatch):
