@@ -34,12 +34,16 @@ class PreparedEvaluation:
         device: where the model computes.
 
     Raises:
-        ValueError: no such data, split or weights, or a model of another size than the data.
+        ValueError: no such data, split or weights, an empty split, or a model of another size than the data.
     """
 
     def __init__(self, options: PreparedOptions, device: torch.device) -> None:
         self.options, self.device = options, device
         self.data = PackedDataset(options.data, options.split)
+        if not len(self.data):
+            raise ValueError(
+                f"the split {options.split} of {options.data} holds no photographs; choose another --split"
+            )
         self.methods: dict[str, Method] = {name: baseline_method(name) for name in options.baselines}
         self.pipe = None
         if options.model:

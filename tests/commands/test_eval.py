@@ -196,6 +196,15 @@ def test_missing_data_is_one_line(tmp_path: Path, capsys):
     assert "say what to evaluate" in fails(capsys, "--distance", "none")
 
 
+def test_an_empty_split_is_one_line(packed: Path, tmp_path: Path, capsys):
+    shutil.copytree(packed, tmp_path / "small")
+    manifest = json.loads((packed / "manifest.json").read_text())
+    manifest["splits"]["val"] = {"count": 0, "shards": []}
+    (tmp_path / "small" / "manifest.json").write_text(json.dumps(manifest))
+    error = fails(capsys, "--data", tmp_path / "small", "--split", "val", "--distance", "none")
+    assert "holds no photographs; choose another --split" in error
+
+
 def test_a_model_of_another_size_is_refused(packed: Path, weights: Path, tmp_path: Path, capsys):
     manifest = json.loads((packed / "manifest.json").read_text()) | {"size": 64}
     shutil.copytree(packed, tmp_path / "larger")

@@ -144,6 +144,20 @@ def test_a_hole_over_nearly_everything_brings_the_hint(folders: Folders, capsys)
     assert "note: b: the hole covers 91.67 % of the photograph" in run(capsys, folders)[1]
 
 
+def test_masks_and_candidates_are_turned_as_photographs_are(filled: Folders, capsys):
+    right, _ = run(capsys, filled)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down: turned by half a circle when shown
+    for name in ("masks", "candidate"):
+        for path in list(filled[name].iterdir()):
+            turned = np.ascontiguousarray(pixels(path)[::-1, ::-1])
+            path.unlink()
+            Image.fromarray(turned).save(path.with_suffix(".png"), exif=exif)
+    turned, _ = run(capsys, filled)
+    assert psnr(turned) == psnr(right)
+    assert turned["holes"] == right["holes"]
+
+
 @pytest.mark.parametrize("candidate", ["a_mask000", "a"])
 def test_masks_may_be_named_after_their_photographs(filled: Folders, capsys, candidate: str):
     right, _ = run(capsys, filled)
