@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path(__file__).parent / "csrc"
-CXX = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+CXX = shlex.split(os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "")  # may be `ccache g++`
 ARCHS = ("80", "86", "89", "90a", "100", "120")  # machine code for each, and PTX of the last for what comes later
 # NaN keeps its meaning, but errno and floating-point traps do not: without that nothing here vectorises.
 CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall"]
@@ -40,7 +41,7 @@ TORCH_TARGET = "0x020b000000000000"  # 2.11: the oldest torch that loads the lib
 
 def why_not() -> str | None:
     """Why nothing can be compiled here, or None; cheap, because every command of setuptools runs it."""
-    if CXX is None:
+    if not CXX:
         return "no C++ compiler was found (install g++ or set CXX)"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed in the building environment (pip install --no-build-isolation)"
@@ -78,7 +79,7 @@ def toolkit_of(nvcc: str) -> Path:
     """Where the toolkit of ``nvcc`` lies; asked of nvcc itself, because what is on PATH may be a link or a script."""
     found = re.search(r"^#\$ TOP=(.*)$", run([nvcc, "--dryrun", "-c", "x.cu"]), re.MULTILINE)
     if found is None:
-        raise SystemExit(f"build_ext: {nvcc} must say where its toolkit is, and does not; set CUDA_HOME")
+        raise SystemExit(f"build_ext: {nvcc} does not tell where its toolkit is; set CUDA_HOME")
     return Path(found[1]).resolve()
 
 
@@ -99,9 +100,20 @@ def gencodes(nvcc: Path) -> list[str]:
     return flags + [f"-gencode=arch=compute_{code},code=compute_{code}" for code in ptx]
 
 
+def jobs() -> int:
+    """How many compilers run at once: MAX_JOBS, or as many as there are processors."""
+    given = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    if not given.isdecimal() or int(given) < 1:
+        raise SystemExit(f"build_ext: MAX_JOBS must be a number from 1 on, got {given!r}")
+    return int(given)
+
+
 def run(command: list[str]) -> str:
     """Run a compiler; its messages end the build if it fails, and are returned if not."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(f"build_ext: the compiler {command[0]!r} cannot be run ({error.strerror}); see CXX") from None
     if done.returncode:
         raise SystemExit(f"build_ext: this command failed:\n{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
@@ -123,7 +135,7 @@ class BuildExtension(build_ext):
         if reason and os.environ.get("MMIF_CUDA") == "1":
             raise SystemExit(f"build_ext: MMIF_CUDA=1, but {reason}")
         if reason:
-            print(f"build_ext: no extension, {reason}: the PyTorch references will serve")
+            print(f"build_ext: nothing was compiled, {reason}; the ops run in PyTorch")
         super().run()
 
     def build_extension(self, ext: Extension) -> None:
@@ -138,12 +150,12 @@ class BuildExtension(build_ext):
             version = run([str(nvcc), "--version"]).split("release ")[1].split(",")[0]
             built_for = " ".join([version, *(code.rpartition("_")[2] for code in codes if "code=sm" in code)])
             defines.append(f"-DMMIF_WITH_CUDA={built_for}")
-        cxx = [str(CXX), *CXX_FLAGS, *defines, "-isystem", str(torch_dir / "include")]
-        jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
-        threads = max(1, jobs // max(1, len(cuda_sources)))
+        cxx = [*CXX, *CXX_FLAGS, *defines, "-isystem", str(torch_dir / "include")]
+        processes = jobs()
+        threads = max(1, processes // max(1, len(cuda_sources)))
         commands = [([str(nvcc), *NVCC_FLAGS, *codes], p, [f"--threads={threads}"]) for p in cuda_sources]
         commands += [(cxx, p, []) for p in cpp]
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(processes) as pool:
             objects = list(pool.map(lambda job: self.compile_one(*job), commands))
         if nvcc:
             self.report(objects)
@@ -155,7 +167,7 @@ class BuildExtension(build_ext):
             libraries += [str(lib), "-ldl", "-lrt", "-lpthread"]
         # To a temporary name first: a process that has the old library open keeps it.
         partial = target.with_suffix(".partial")
-        run([str(CXX), "-shared", "-s", *map(str, objects), *libraries, "-Wl,--exclude-libs,ALL", "-o", str(partial)])
+        run([*CXX, "-shared", "-s", *map(str, objects), *libraries, "-Wl,--exclude-libs,ALL", "-o", str(partial)])
         partial.replace(target)
 
     def compile_one(self, command: list[str], source: Path, extra: list[str]) -> Path:

@@ -85,9 +85,7 @@ def test_without_nvcc_one_line_says_so_and_the_library_loads(tree: Path):
 def test_without_a_compiler_one_line_says_so(tree: Path):
     done = build_ext(tree, PATH=str(tree))
     assert done.returncode == 0, done.stderr
-    line = (
-        "build_ext: no extension, no C++ compiler was found (install g++ or set CXX): the PyTorch references will serve"
-    )
+    line = "build_ext: nothing was compiled, no C++ compiler was found (install g++ or set CXX); the ops run in PyTorch"
     assert done.stdout.splitlines() == [line]
 
 
@@ -100,12 +98,25 @@ def test_without_a_compiler_one_line_says_so(tree: Path):
             "build_ext: MMIF_CUDA=1 needs the CUDA toolkit, but no nvcc in CUDA_HOME=/nowhere",
         ),
         ({"MMIF_CUDA": "1", "PATH": "/nowhere"}, "build_ext: MMIF_CUDA=1, but no C++ compiler was found"),
+        ({"MMIF_CUDA": "0", "MAX_JOBS": "0"}, "build_ext: MAX_JOBS must be a number from 1 on, got '0'"),
+        (
+            {"MMIF_CUDA": "0", "CXX": "/nowhere/g++"},
+            "build_ext: the compiler '/nowhere/g++' cannot be run (No such file or directory); see CXX",
+        ),
     ],
 )
 def test_what_cannot_be_met_is_an_error_of_one_line(tree: Path, environment, message):
     done = build_ext(tree, **environment)
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith(message)
+
+
+def test_a_compiler_may_be_a_command_of_several_words(tree: Path):
+    for source in (tree / "csrc").glob("*.cpp"):
+        source.write_text("static int nothing;\n")  # what is compiled does not matter here, and this takes no time
+    done = build_ext(tree, MMIF_CUDA="0", CXX="env g++")
+    assert done.returncode == 0, done.stderr
+    assert (tree / "mmif" / "_C.abi3.so").exists()
 
 
 def test_a_compile_error_is_fatal_and_keeps_the_old_library(tree: Path):
