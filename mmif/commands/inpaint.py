@@ -108,7 +108,7 @@ def _body(args: argparse.Namespace) -> None:
         print(f"result {', '.join(str(path) for path in tasks[0].outputs)}" + ("" if todo else ": was there already"))
 
 
-def _fill(pipe: Inpainter, todo: list[_Task], args: argparse.Namespace) -> list[ValueError | OSError]:
+def _fill(pipe: Inpainter, todo: list[_Task], args: argparse.Namespace) -> list[Exception]:
     """Fill and write what can be read; return why the others could not."""
     notes, failed = _Notes(), []
     results = pipe.attempts(
@@ -116,7 +116,6 @@ def _fill(pipe: Inpainter, todo: list[_Task], args: argparse.Namespace) -> list[
         args.batch,
         seed=args.seed,
         num_samples=args.num_samples,
-        invert_mask=args.invert_mask,
     )
     bar = tqdm(zip(todo, results, strict=True), total=len(todo), disable=None if args.image.is_dir() else True)
     for task, result in bar:
@@ -129,7 +128,7 @@ def _fill(pipe: Inpainter, todo: list[_Task], args: argparse.Namespace) -> list[
     return failed
 
 
-def _refuse(failed: list[ValueError | OSError]) -> None:
+def _refuse(failed: list[Exception]) -> None:
     if failed:
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise ValueError(
@@ -173,7 +172,7 @@ def _task(args: argparse.Namespace, pair: Pair, output: Path, guidance: dict[str
         return output.with_name(f"{output.stem}_{kind}.png") if wanted else None
 
     return _Task(
-        _job(pair, {name: files.get(pair.image) for name, files in guidance.items()}),
+        _job(pair, {name: files.get(pair.image) for name, files in guidance.items()}, args.invert_mask),
         samples,
         extra(args.save_segmentation, "seg"),
         extra(args.save_edges, "edge"),
@@ -181,7 +180,7 @@ def _task(args: argparse.Namespace, pair: Pair, output: Path, guidance: dict[str
     )
 
 
-def _job(pair: Pair, guidance: dict[str, Any]) -> Job:
+def _job(pair: Pair, guidance: dict[str, Any], invert: bool) -> Job:
     """A map serves as nothing else. Masks may be one file: what is a hole may be unknown to the guidance, too."""
     roles: dict[Path, str] = {}
     for role, file in {"mask": pair.mask, **guidance}.items():
@@ -191,7 +190,7 @@ def _job(pair: Pair, guidance: dict[str, Any]) -> Job:
                 f"the {other} and the {role} of {pair.image} must be two files; {file} would be both; "
                 "put one elsewhere, or name them NAME_mask.png, NAME_seg.png, NAME_edge.png, .."
             )
-    return Job(pair.image, pair.mask, **guidance)
+    return Job(pair.image, pair.mask, **guidance, invert_mask=invert)
 
 
 def _check_outputs(tasks: list[_Task], args: argparse.Namespace) -> list[_Task]:

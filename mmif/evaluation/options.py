@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mmif.evaluation.peers import BASELINES
 
@@ -38,7 +38,7 @@ class PreparedOptions:
     ratios: tuple[Bucket, ...] = (Bucket(10, 30), Bucket(40, 60), Bucket(70, 90))
     baselines: tuple[str, ...] = tuple(BASELINES)
     guidance: str = "none"
-    seam: str = "match"
+    seam: Literal["match", "none"] = "match"
     seed: int = 0  # of photographs, holes and noise
     batch: int = 16  # photographs at once
     strip_rows: int = 3  # photographs per ratio whose pictures are kept

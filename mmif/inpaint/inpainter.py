@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 
 import numpy as np
 import torch
@@ -19,13 +19,25 @@ from mmif.host import pick_device
 from mmif.images.labels import UNKNOWN
 from mmif.images.source import ImageLike
 from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
-from mmif.inpaint.request import Job, Pending, Result, Seen, Unit, prepare, whole
+from mmif.inpaint import foreign
+from mmif.inpaint.request import Job, Loaded, whole
+from mmif.inpaint.result import Pending, Result, Seen, Unit, prepare
 from mmif.inpaint.seam import match_seam
 from mmif.ops import dispatch
 
-__all__ = ["Inpainter", "Job", "Result"]
-
+T = TypeVar("T")
 Seam = Literal["match", "none"]
+
+
+class JobFields(TypedDict, total=False):
+    """Fields of :class:`Job` that a call takes by name."""
+
+    segmentation_mask: ImageLike | None
+    edge_mask: ImageLike | None
+    index: int | None
+    boxes: Sequence[Sequence[int]]
+    invert_mask: bool
+    grow_mask: int
 
 
 class Inpainter:
@@ -52,10 +64,7 @@ class Inpainter:
         seam: Seam = "match",
         margin: float = 0.5,
     ) -> None:
-        if seam not in ("match", "none"):
-            raise ValueError(f"seam must be 'match' or 'none', got {seam!r}")
-        if not (isinstance(margin, Real) and 0.0 <= margin <= 10.0):
-            raise ValueError(f"margin must lie in [0, 10] (a share of the hole's extent), got {margin!r}")
+        _check(seam, margin)
         self.model, self.info, self.device = model, info or {}, torch.device(device)
         self.backend, self.seam, self.margin = backend, seam, margin
         self.side: int = model.config.resolution
@@ -63,7 +72,13 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | torch.device | None = None, backend: str | None = None, **options: Any
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        backend: str | None = None,
+        *,
+        seam: Seam = "match",
+        margin: float = 0.5,
     ) -> Inpainter:
         """Load bundled weights by name, a checkpoint folder, or a hub id.
 
@@ -71,16 +86,40 @@ class Inpainter:
             name: as :func:`mmif.checkpoint.load` takes it.
             device: ``cpu``, ``cuda`` or ``cuda:N``; None: a GPU if torch sees one.
             backend: op backend.
-            options: ``seam`` and ``margin`` of the class.
+            seam: as in the class.
+            margin: likewise.
 
         Raises:
-            ValueError: no such weights, or broken ones; no such device.
+            ValueError: no such weights, or broken ones; no such device; found before anything is loaded.
             BackendUnavailable: the backend cannot serve here.
         """
+        _check(seam, margin)
         target = pick_device(device)
         dispatch.require(backend)
         model, info = checkpoint.load(name, target)
-        return cls(model, info, target, backend, **options)
+        return cls(model, info, target, backend, seam=seam, margin=margin)
+
+    def to(self, device: str | torch.device | torch.dtype, dtype: torch.dtype | None = None) -> Inpainter:
+        """Move the model to another device; return this object.
+
+        Raises:
+            ValueError: no such device, or a number type other than float32.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = self.device, device
+        if dtype not in (None, torch.float32):
+            raise ValueError(f"an Inpainter computes in float32, {dtype} is not supported yet; leave it out")
+        self.device = pick_device(device)
+        self.model.to(self.device)
+        return self
+
+    def half(self) -> Inpainter:
+        """Not supported yet: ValueError."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Inpainter:
+        """Not supported yet: ValueError."""
+        return self.to(torch.bfloat16)
 
     def describe(self) -> str:
         """One line: device, op backend, runtime, weights."""
@@ -93,46 +132,42 @@ class Inpainter:
     def __call__(
         self,
         image: ImageLike,
-        mask: ImageLike,
+        mask: ImageLike | None = None,
         segmentation: ImageLike | None = None,
         edge: ImageLike | None = None,
         *,
-        segmentation_mask: ImageLike | None = None,
-        edge_mask: ImageLike | None = None,
         seed: int | None = None,
         num_samples: int = 1,
-        invert_mask: bool = False,
+        mask_image: ImageLike | None = None,
+        **fields: Unpack[JobFields],
     ) -> Result:
         """Fill one photograph.
 
         Args:
             image: photograph; path, PIL image, array ([H, W, C]) or tensor ([C, H, W]).
-            mask: **white = 1 = hole**, of the photograph's size.
+            mask: **white = 1 = hole**, of the photograph's size; ``boxes`` can stand in its place.
             segmentation: labels [H, W], 255 = unknown; None: the model predicts them.
             edge: white = edge [H, W]; None: the model predicts them.
-            segmentation_mask: where the labels are unknown (white).
-            edge_mask: where the edges are unknown (white).
             seed: keys the noise; None means 0: the same call gives the same picture.
             num_samples: results to draw; the first is the same whatever their number.
-            invert_mask: black = hole.
+            mask_image: the mask, under the name that it has in diffusers.
+            fields: the other fields of :class:`Job`: ``boxes``, ``grow_mask``, ``invert_mask``, ...
 
         Returns:
             The result; an empty mask gives the photograph back.
 
         Raises:
             ValueError: an input that cannot be used, or a network that returned NaN or infinity.
+            TypeError: an argument that there is not; one of diffusers' is told what to pass in its place.
         """
-        job = Job(image, mask, segmentation, edge, segmentation_mask, edge_mask)
-        return next(self.batch([job], seed=seed, num_samples=num_samples, invert_mask=invert_mask))
+        foreign.refuse(fields.keys() - JobFields.__annotations__.keys(), JobFields.__annotations__)
+        if mask is not None and mask_image is not None:
+            raise ValueError("mask and mask_image are two names of one thing; pass one")
+        job = Job(image, mask_image if mask is None else mask, segmentation, edge, **fields)
+        return next(self.batch([job], seed=seed, num_samples=num_samples))
 
     def batch(
-        self,
-        jobs: Iterable[Job],
-        batch_size: int = 8,
-        *,
-        seed: int | None = None,
-        num_samples: int = 1,
-        invert_mask: bool = False,
+        self, jobs: Iterable[Job | Loaded], batch_size: int = 8, *, seed: int | None = None, num_samples: int = 1
     ) -> Iterator[Result]:
         """Fill many photographs, in order, with model calls shared between them.
 
@@ -141,40 +176,35 @@ class Inpainter:
         hundred thousand by one level, on the batch size. Arguments and errors are those of a single call; a job that
         cannot be used ends the iteration, after the results of those before it.
         """
-        options = {"seed": seed, "num_samples": num_samples, "invert_mask": invert_mask}
-        for result in self.attempts(jobs, batch_size, **options):
+        for result in self.attempts(jobs, batch_size, seed=seed, num_samples=num_samples):
             if not isinstance(result, Result):
                 raise result
             yield result
 
     def attempts(
-        self,
-        jobs: Iterable[Job],
-        batch_size: int = 8,
-        *,
-        seed: int | None = None,
-        num_samples: int = 1,
-        invert_mask: bool = False,
-    ) -> Iterator[Result | ValueError | OSError]:
-        """:meth:`batch` that goes on: a job that cannot be read gives its error in place of a result."""
+        self, jobs: Iterable[Job | Loaded], batch_size: int = 8, *, seed: int | None = None, num_samples: int = 1
+    ) -> Iterator[Result | Exception]:
+        """:meth:`batch` that goes on: a job that fails, in whichever way, gives its error in place of a result.
+
+        What is wrong with the whole run still ends it: a model that runs out of memory, a device that fails.
+        """
         batch_size, num_samples = whole("batch_size", batch_size, 1), whole("num_samples", num_samples, 1)
         seed = 0 if seed is None else whole("seed", seed)
-        waiting: deque[Pending | ValueError | OSError] = deque()
+        waiting: deque[Pending | Exception] = deque()
         queue: list[Unit] = []
 
-        def finished() -> Iterator[Result | ValueError | OSError]:
-            while waiting and (not isinstance(waiting[0], Pending) or not waiting[0].left):
+        def finished() -> Iterator[Result | Exception]:
+            while waiting and (isinstance(waiting[0], Exception) or not waiting[0].left):
                 first = waiting.popleft()
-                yield first.finish(seed, num_samples) if isinstance(first, Pending) else first
+                yield first if isinstance(first, Exception) else _attempt(first.finish, seed, num_samples)
 
         for job in jobs:
-            try:
-                pending, units = prepare(job, self.side, self.num_classes, self.margin, num_samples, invert_mask)
-            except (ValueError, OSError) as error:
-                waiting.append(error)
+            prepared = _attempt(prepare, job, self.side, self.num_classes, self.margin, num_samples)
+            if isinstance(prepared, Exception):
+                waiting.append(prepared)
             else:
-                waiting.append(pending)
-                queue += units
+                waiting.append(prepared[0])
+                queue += prepared[1]
             while len(queue) >= batch_size:
                 self._fill(queue[:batch_size], seed)
                 del queue[:batch_size]
@@ -201,14 +231,17 @@ class Inpainter:
                 mean_latent=self.model.sample_mean_latent(keys) if drawn else None,
             )
         finite = output.image.isfinite().flatten(1).all(1).tolist()
-        if not all(finite):
-            raise ValueError(
-                f"a network must return finite numbers; it gave NaN or infinity for {units[finite.index(False)].name}, "
-                "which was not written; check the weights, or try another device"
-            )
         labels = None if output.seg_full is None else output.seg_full.argmax(1).byte().cpu().numpy()
         edges = None if output.edge_full is None else output.edge_full[:, 0].gt(0.5).byte().mul(255).cpu().numpy()
         for i, (unit, fill) in enumerate(zip(units, from_model(output.image), strict=True)):
+            if not finite[i]:
+                unit.fail(
+                    ValueError(
+                        f"the network gave NaN or infinity for {unit.name}, which was not "
+                        "written; check the weights, or try another device"
+                    )
+                )
+                continue
             matched = match_seam(fill, seen[i].rgb, seen[i].hole) if self.seam == "match" else fill
             seconds = (time.perf_counter() - started) / len(units)
             unit.take(matched, None if labels is None else labels[i], None if edges is None else edges[i], seconds)
@@ -225,3 +258,18 @@ class Inpainter:
             edge = binary_to_model(np.stack([square.edges for square in seen])), binary_to_model(edge_hole)
         image = to_model(np.stack([square.rgb for square in seen]))
         return image, binary_to_model(np.stack([square.hole for square in seen])), *seg, *edge
+
+
+def _check(seam: str, margin: float) -> None:
+    if seam not in get_args(Seam):
+        raise ValueError(f"seam must be 'match' or 'none', got {seam!r}")
+    if not (isinstance(margin, Real) and 0.0 <= margin <= 10.0):
+        raise ValueError(f"margin must lie in [0, 10] (a share of the hole's extent), got {margin!r}")
+
+
+def _attempt(function: Callable[..., T], *args: Any) -> T | Exception:
+    """What ``function`` returns, or the error that it ends with."""
+    try:
+        return function(*args)
+    except Exception as error:  # of one photograph: the others must not pay for it
+        return error

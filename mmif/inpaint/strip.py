@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mmif.images.sheet import sheet
-from mmif.inpaint.request import Result
+from mmif.inpaint.result import Result
 
 _HEIGHT = 256  # a strip is for looking: no panel is higher
 _HOLE = (255, 255, 255)
