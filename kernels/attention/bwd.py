@@ -121,16 +121,18 @@ def _keys_body(
 ):
     q, k, v, gate, dy, stats, delta = inputs
     dk, dv, dgate = outputs
+    if gate is not None:
+        gate, dgate = gate_of(gate, strides[2], HEAD), gate_of(dgate, strides[2], HEAD)
     inputs = (
         image_of(q, strides[0], HEAD),
         image_of(k, strides[0], HEAD),
         image_of(v, strides[0], HEAD),
-        gate_of(gate, strides[2], HEAD),
+        gate,
         image_of(dy, strides[1], HEAD),
         row_of(stats, HEAD.rows, HEAD),
         row_of(delta, 1, HEAD),
     )
-    outputs = (image_of(dk, strides[1], HEAD), image_of(dv, strides[1], HEAD), gate_of(dgate, strides[2], HEAD))
+    outputs = (image_of(dk, strides[1], HEAD), image_of(dv, strides[1], HEAD), dgate)
     if HEAD.streams_keys:
         _keys_stream_queries(block, inputs, outputs, strides, HEAD, M, N)
     else:

@@ -136,16 +136,18 @@ def _queries_body(
 ):
     q, k, v, gate, dy, y, stats = inputs
     dq, dgate, delta = outputs
+    if gate is not None:
+        gate, dgate = gate_of(gate, strides[2], HEAD), gate_of(dgate, strides[2], HEAD)
     inputs = (
         image_of(q, strides[0], HEAD),
         image_of(k, strides[0], HEAD),
         image_of(v, strides[0], HEAD),
-        gate_of(gate, strides[2], HEAD),
+        gate,
         image_of(dy, strides[1], HEAD),
         image_of(y, strides[1], HEAD),
         row_of(stats, HEAD.rows, HEAD),
     )
-    outputs = (image_of(dq, strides[1], HEAD), gate_of(dgate, strides[2], HEAD), row_of(delta, 1, HEAD))
+    outputs = (image_of(dq, strides[1], HEAD), dgate, row_of(delta, 1, HEAD))
     if HEAD.streams_keys:
         _queries_stream_keys(block, inputs, outputs, strides, HEAD, M, N)
     else:

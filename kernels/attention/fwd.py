@@ -163,11 +163,13 @@ def _stream_features(
 def _body(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr):
     q, k, v, gate = inputs
     residual, y, stats = outputs
+    if gate is not None:
+        gate = gate_of(gate, strides[2], HEAD)
     inputs = (
         image_of(q, strides[0], HEAD),
         image_of(k, strides[0], HEAD),
         image_of(v, strides[0], HEAD),
-        gate_of(gate, strides[2], HEAD),
+        gate,
     )
     if residual is not None:
         residual = image_of(residual, strides[1], HEAD)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -23,8 +24,9 @@ def _power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-class Head(NamedTuple):
-    """All that is known of one head when its kernel is compiled."""
+@dataclass(frozen=True)
+class Head:
+    """All that is known of one head when its kernel is compiled. No tuple: Triton 3.6 forgets the names of a tuple."""
 
     index: int  # among the heads
     first: int  # its first token among those of all heads

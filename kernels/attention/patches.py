@@ -73,10 +73,7 @@ def image_of(x, strides, HEAD: tl.constexpr):
 @triton.jit
 def gate_of(gate, strides, HEAD: tl.constexpr):
     """Where the gates of the head begin in this program's sample."""
-    if HEAD.mode == "none":
-        return gate
-    else:
-        return gate + tl.program_id(1).to(tl.int64) * strides[0] + HEAD.index * strides[1]
+    return gate + tl.program_id(1).to(tl.int64) * strides[0] + HEAD.index * strides[1]
 
 
 @triton.jit
