@@ -62,6 +62,8 @@ class Pattern(NamedTuple):
         return self.words
 
 
+_LIMITS = (Range, Length, Pattern)  # what else an annotation carries are marks of others
+
 Count = Annotated[int, Range(0, 10**9)]
 Positive = Annotated[int, Range(1, 10**9)]
 Share = Annotated[float, Range(0, 1)]
@@ -108,8 +110,14 @@ def build(cls: type[T], data: Any, where: str) -> T:
     return built
 
 
+def marked(cls: type, mark: str) -> set[str]:
+    """Names of the fields of ``cls`` whose annotation carries ``mark``."""
+    return {name for name, hint in _hints(cls).items() if get_origin(hint) is Annotated and mark in get_args(hint)[1:]}
+
+
 def _built(hint: Any, value: Any, where: str) -> Any:
-    hint, kinds = _plain(hint), get_args(_plain(hint))
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    kinds = get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # pyright: ignore[reportArgumentType]
     if get_origin(hint) is dict and isinstance(value, Mapping):
@@ -124,14 +132,10 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
 def _fits(value: Any, hint: Any) -> bool:
     origin, kinds = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _fits(value, kinds[0]) and all(value in limit for limit in kinds[1:])
+        return _fits(value, kinds[0]) and all(value in limit for limit in kinds[1:] if isinstance(limit, _LIMITS))
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in kinds)
     if origin in (Union, types.UnionType):
@@ -155,8 +159,8 @@ def _words(hint: Any) -> str:
     """What ``hint`` allows, as it follows "must be"."""
     origin, kinds = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = " ".join(map(str, kinds[1:]))
-        return limits if kinds[0] is str else f"{_words(kinds[0])} {limits}"  # a pattern says it all
+        limits = [str(limit) for limit in kinds[1:] if isinstance(limit, _LIMITS)]
+        return " ".join(limits if kinds[0] is str and limits else [_words(kinds[0]), *limits])  # a pattern says it all
     if origin is Literal:
         return f"one of {', '.join(map(str, kinds))}"
     if origin in (Union, types.UnionType):

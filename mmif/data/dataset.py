@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmif.data.workers import obey_owner, signals_held
 from mmif.images.labels import UNKNOWN
 
 FORMAT = 1  # of the manifest
@@ -135,7 +136,8 @@ def batches(
         dataset: the photographs.
         sampler: their order, e.g. :class:`InfiniteSampler`.
         batch_size: items in a batch; a last, shorter one is left out.
-        workers: processes that decode; 0 decodes in this one. The batches do not depend on it.
+        workers: processes that decode; 0 decodes in this one. The batches do not depend on it. They end with this
+            process, and signals from elsewhere than it do not reach them.
     """
     loader = DataLoader(
         dataset,
@@ -145,8 +147,12 @@ def batches(
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else the loader would draw from, and so move, the global one
+        # Forked, they would inherit locks, of run folders too, and may hang in the thread pools torch has started here.
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=obey_owner if workers else None,
     )
-    return iter(loader)
+    with signals_held():
+        return iter(loader)
 
 
 def _scan(root: Path, shard: dict[str, Any]) -> Iterator[_Entry]:

@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def share_out(work: Callable[..., T], items: Iterable[tuple[Any, ...]], workers: int, done: Callable[[T], Any]) -> None:
@@ -36,6 +38,31 @@ def share_out(work: Callable[..., T], items: Iterable[tuple[Any, ...]], workers:
                 "every worker process must live until its work is done, and one was ended from outside, probably for "
                 "want of memory; what is written is whole: run the same command again with fewer --workers"
             ) from None
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Start processes in this context, and Ctrl-C and SIGTERM wait: here until it is left, in the processes for good.
+
+    What a terminal, a batch system or a service manager sends to all processes is their owner's matter: were they ended
+    first, it could not finish what it is at. See :func:`obey_owner`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_owner(_worker: int = 0) -> None:
+    """In a process started with :func:`signals_held`: end when its owner says so."""
+
+    def watch() -> None:
+        while signal.sigwaitinfo(_ENDING).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_with(pipe: Connection) -> None:

@@ -23,7 +23,8 @@ def binary_to_model(planes: np.ndarray) -> Tensor:
     return torch.from_numpy(planes.astype(np.float32))[:, None]
 
 
-def labels_to_model(labels: np.ndarray, num_classes: int) -> Tensor:
-    """uint8 [N, H, W] -> one-hot float32 [N, num_classes, H, W]; unknown is all zero."""
-    one_hot = labels[:, None] == np.arange(num_classes, dtype=np.uint8)[:, None, None]
-    return torch.from_numpy(one_hot.astype(np.float32))
+def labels_to_model(labels: np.ndarray | Tensor, num_classes: int) -> Tensor:
+    """Whole numbers [N, H, W] -> one-hot float32 [N, num_classes, H, W] on the same device; unknown is all zero."""
+    labels = torch.as_tensor(labels)
+    ids = torch.arange(num_classes, dtype=labels.dtype, device=labels.device)
+    return (labels[:, None] == ids[:, None, None]).float()

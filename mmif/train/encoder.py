@@ -13,6 +13,7 @@ from mmif import checkpoint
 from mmif.config import ModelConfig
 from mmif.data.masks import random_hole
 from mmif.host import pick_device
+from mmif.images.tensors import labels_to_model
 from mmif.model import MMInvertFill, Output
 from mmif.model.discriminator import PatchDiscriminator
 from mmif.train import loop, losses
@@ -33,6 +34,8 @@ class Batch(NamedTuple):
 
 class EncoderTrainer:
     """The model, its discriminators, their optimisers, and one training step."""
+
+    stage, prefix = "encoder", ""
 
     def __init__(self, options: EncoderTrainConfig, config: ModelConfig):
         self.options, self.config = options, config
@@ -92,14 +95,14 @@ class EncoderTrainer:
             loop.load_optimiser(getattr(self, name), state[name])
         self.average.module.load_state_dict(state["average"])
 
-    def step(self, step: int, item: dict[str, Any]) -> dict[str, Tensor]:
+    def step(self, step: int, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step on a batch of the prepared data set."""
         rng = loop.seed_step(self.options.seed, step)
         self._schedule(step)
-        batch = self.prepare(item, rng)
-        output = self.run_model(self.model, batch)
-        logs = self._model_step(output, batch)
-        logs |= self._discriminator_step(output, batch)
+        prepared = self.prepare(batch, rng)
+        output = self.run_model(self.model, prepared)
+        logs = self._model_step(output, prepared)
+        logs |= self._discriminator_step(output, prepared)
         self.model.mean_latent.update(self.model.generator.mapping)
         self.average.update(self.model, min(self.options.ema, (1 + step) / (10 + step)))
         return logs
@@ -142,7 +145,7 @@ class EncoderTrainer:
         return options[pick, torch.arange(hole.shape[0], device=self.device)]
 
     def run_model(self, model: MMInvertFill, batch: Batch) -> Output:
-        seg = losses.one_hot(batch.labels, self.config.encoder.num_classes)
+        seg = labels_to_model(batch.labels, self.config.encoder.num_classes)
         return model(batch.image, batch.hole, seg, batch.seg_hole, batch.edge, batch.edge_hole)
 
     def _model_step(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -224,43 +227,24 @@ class EncoderTrainer:
         self.d_edge.requires_grad_(trainable)
 
     @torch.no_grad()
-    def sample(self, path: Path, item: dict[str, Any]) -> None:
+    def sample(self, path: Path, batch: dict[str, Any]) -> None:
         """Rows of: photograph, masked, filled and composed, filled whole; by the averaged weights, without guidance."""
-        rng = loop.seed_step(self.options.seed, 0)
-        batch = self.prepare(item, rng)
-        nothing = torch.ones_like(batch.hole)
-        batch = batch._replace(edge_hole=nothing, seg_hole=nothing)
-        filled = self.run_model(self.average.module, batch).image
-        masked = batch.image * (1 - batch.hole) + batch.hole
-        composed = batch.image * (1 - batch.hole) + filled * batch.hole
-        rows = torch.stack([batch.image, masked, composed, filled], dim=1)
+        shown = self.prepare(batch, loop.seed_step(self.options.seed, 0))
+        nothing = torch.ones_like(shown.hole)
+        shown = shown._replace(edge_hole=nothing, seg_hole=nothing)
+        filled = self.run_model(self.average.module, shown).image
+        masked = shown.image * (1 - shown.hole) + shown.hole
+        composed = shown.image * (1 - shown.hole) + filled * shown.hole
+        rows = torch.stack([shown.image, masked, composed, filled], dim=1)
         loop.save_pictures(path, rows.flatten(0, 1))
 
 
 def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
-    """Train, or go on with, the encoder of ``config``; see :mod:`mmif.train.loop` for what is written."""
+    """Train, or go on with, the encoder of ``config``; see :func:`mmif.train.loop.train`."""
     photographs = loop.training_set(options, config.resolution)
     if photographs.num_classes > config.encoder.num_classes:
         raise ValueError(
             f"{options.data} must have at most the {config.encoder.num_classes} labels of the model, got "
             f"{photographs.num_classes}; give --override encoder.num_classes={photographs.num_classes}"
         )
-    trainer = EncoderTrainer(options, config)
-    run = loop.Run(options, config)  # makes the folder, so all that may be wrong comes before
-    start = run.resume(trainer.load_state)
-    print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(photographs, options, start)
-    shown = next(loop.batches(photographs, options, 0))  # the same photographs in every sample picture
-
-    def body(step: int) -> dict[str, Tensor]:
-        return trainer.step(step, next(data))
-
-    def snapshot(step: int) -> None:
-        info = {"stage": "encoder", "step": step, "hours": round(run.hours, 3)}
-        checkpoint.save(trainer.average.module, run.folder, config=config, extra=info)
-        run.save(step, trainer.state())  # last: a run killed before it repeats the steps, weights included
-        if step % options.sample_every == 0 or step == options.steps:
-            trainer.sample(run.folder / "samples" / f"{step:07d}.png", shown)
-
-    reached = loop.steps(run, start, body, snapshot)
-    print(f"{run.folder}: step {reached}, {run.hours:.2f} hours")
+    loop.train(options, EncoderTrainer(options, config), photographs)

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif import checkpoint
 from mmif.config import ModelConfig
 from mmif.host import pick_device
 from mmif.model.discriminator import StyleDiscriminator
@@ -26,6 +25,8 @@ from mmif.train.config import GanConfig
 
 class GanTrainer:
     """Generator, discriminator, their optimisers, and one training step."""
+
+    stage, prefix = "gan", "generator"
 
     def __init__(self, options: GanConfig, config: ModelConfig):
         self.options, self.config = options, config
@@ -60,10 +61,10 @@ class GanTrainer:
         self.average.module.load_state_dict(state["average"])
         self.mean_path.copy_(state["mean_path"])
 
-    def step(self, step: int, photographs: Tensor) -> dict[str, Tensor]:
-        """One step on ``photographs``, uint8 [N, 3, s, s]."""
+    def step(self, step: int, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step on the photographs of ``batch``, uint8 [N, 3, s, s]."""
         rng = loop.seed_step(self.options.seed, step)
-        (real,) = loop.flip_half(photographs.to(self.device).float() / 127.5 - 1, rng=rng)
+        (real,) = loop.flip_half(batch["image"].to(self.device).float() / 127.5 - 1, rng=rng)
         logs = self._generator_step(step, real.shape[0], rng)
         logs |= self._discriminator_step(step, real, rng)
         half_life = self.options.ema_images / self.options.batch
@@ -125,32 +126,15 @@ class GanTrainer:
         return (length - self.mean_path).square().mean()
 
     @torch.no_grad()
-    def sample(self, path: Path, count: int = 32) -> None:
-        """A grid of images from fixed latents and the averaged weights."""
+    def sample(self, path: Path, batch: dict[str, Any]) -> None:
+        """A grid of 32 images from fixed latents and the averaged weights; photographs have no part in it."""
+        del batch
         loop.seed_step(self.options.seed, 0)
-        fixed = np.random.default_rng(0)
-        images, _ = self._generate(self.average.module, count, fixed)
+        images, _ = self._generate(self.average.module, 32, np.random.default_rng(0))
         loop.save_pictures(path, images)
 
 
 def train_gan(options: GanConfig, config: ModelConfig) -> None:
-    """Train, or go on with, the generator of ``config``; see :mod:`mmif.train.loop` for what is written."""
+    """Train, or go on with, the generator of ``config``; see :func:`mmif.train.loop.train`."""
     photographs = loop.training_set(options, config.resolution)
-    trainer = GanTrainer(options, config)
-    run = loop.Run(options, config)  # makes the folder, so all that may be wrong comes before
-    start = run.resume(trainer.load_state)
-    print(f"device {trainer.device} | step {start} of {options.steps} | {options.out}")
-    data = loop.batches(photographs, options, start)
-
-    def body(step: int) -> dict[str, Tensor]:
-        return trainer.step(step, next(data)["image"])
-
-    def snapshot(step: int) -> None:
-        info = {"stage": "gan", "step": step, "hours": round(run.hours, 3)}
-        checkpoint.save(trainer.average.module, run.folder, config=config, extra=info, prefix="generator")
-        run.save(step, trainer.state())  # last: a run killed before it repeats the steps, weights included
-        if step % options.sample_every == 0 or step == options.steps:
-            trainer.sample(run.folder / "samples" / f"{step:07d}.png")
-
-    reached = loop.steps(run, start, body, snapshot)
-    print(f"{run.folder}: step {reached}, {run.hours:.2f} hours")
+    loop.train(options, GanTrainer(options, config), photographs)

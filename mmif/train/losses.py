@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-VOID = 255  # label of pixels without a known class
+from mmif.images.labels import UNKNOWN
 
 
 def generator_loss(logits: Tensor, form: str) -> Tensor:
@@ -41,23 +41,16 @@ def edge_loss(predicted: Tensor, target: Tensor, form: str) -> Tensor:
 
 
 def seg_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of ``[N, K, H, W]`` logits against ``[N, H, W]`` int64 labels; void pixels do not count."""
-    if bool((labels == VOID).all()):
+    """Cross-entropy of ``[N, K, H, W]`` logits against ``[N, H, W]`` int64 labels; unknown ones do not count."""
+    if bool((labels == UNKNOWN).all()):
         return logits.sum() * 0.0
-    return F.cross_entropy(logits.float(), labels, ignore_index=VOID)
+    return F.cross_entropy(logits.float(), labels, ignore_index=UNKNOWN)
 
 
 def fidelity_loss(ws: Tensor, mean: Tensor, form: str) -> Tensor:
     """Eq. 9, distance of the codes [N, L, w] from the mean latent [w]: mean square (``mse``) or norm (``norm``)."""
     offset = ws - mean
     return offset.square().mean() if form == "mse" else offset.flatten(1).norm(dim=1).mean()
-
-
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """``[N, H, W]`` int64 labels to float ``[N, K, H, W]``; void pixels are all zero."""
-    known = labels != VOID
-    hot = F.one_hot(torch.where(known, labels, 0), num_classes).permute(0, 3, 1, 2).float()
-    return hot * known[:, None]
 
 
 def targets_at(size: int, image: Tensor, edge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

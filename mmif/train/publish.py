@@ -15,8 +15,10 @@ from mmif import checkpoint
 class PublishConfig:
     """What to publish, and where."""
 
-    run: str  # run folder of `mmif-train encoder`
-    out: str  # checkpoint folder to write
+    run: str
+    """Run folder of `mmif-train encoder`."""
+    out: str
+    """Checkpoint folder to write."""
 
 
 def publish(options: PublishConfig) -> None:

@@ -64,12 +64,6 @@ def test_void_pixels_do_not_count():
     assert losses.seg_loss(logits, torch.full((1, 2, 2), 255)).item() == 0.0
 
 
-def test_one_hot_leaves_void_empty():
-    hot = losses.one_hot(torch.tensor([[[1, 255]]]), 3)
-    assert hot[0, :, 0, 0].tolist() == [0, 1, 0]
-    assert hot[0, :, 0, 1].tolist() == [0, 0, 0]
-
-
 def test_fidelity():
     ws, mean = torch.ones(2, 3, 4), torch.zeros(4)
     assert losses.fidelity_loss(ws, mean, "mse").item() == 1.0

@@ -2,6 +2,9 @@
 
 import fcntl
 import json
+import os
+import resource
+import signal
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from mmif import checkpoint
 from mmif.commands.train import main
 from mmif.config import from_preset
 from mmif.model.generator import Generator
+from mmif.train.gan import GanTrainer
+from mmif.train.run import cut_log
 
 
 def weights(folder):
@@ -124,7 +129,7 @@ def test_going_on_with_other_options_is_refused(capsys, run, gan):
     before = weights(gan)
     message = refused(capsys, run, "gan", "gan", steps=3, lr=0.1)
     assert "lr, pl_every differ" in message
-    assert "--change_options true" in message
+    assert "--change-options to go on with these" in message
     assert same(before, weights(gan))
 
 
@@ -163,11 +168,13 @@ def test_options_that_do_not_fit_the_state_stay_refused(capsys, run, gan):
         ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a whole number in 1..8192"),
         ("gan", {"device": "nonsense"}, "the device must be auto, cpu, cuda or cuda:N"),
         ("gan", {"device": "mps"}, "the device must be auto, cpu, cuda or cuda:N"),
-        ("gan", {"steps": -1}, "--steps must be > 0, got -1"),
-        ("gan", {"steps": "some"}, "steps"),
-        ("gan", {"log_every": 0}, "--log_every must be > 0"),
-        ("gan", {"seed": -1}, "--seed must not be negative"),
-        ("gan", {"mixing": 2}, "--mixing must lie in 0..1"),
+        ("gan", {"steps": -1}, "--steps must be a whole number in 1..1000000000, got -1"),
+        ("gan", {"steps": "some"}, "--steps: Expected a"),
+        ("gan", {"log_every": 0}, "--log-every must be a whole number in 1..1000000000, got 0"),
+        ("gan", {"seed": -1}, "--seed must be a whole number in 0.."),
+        ("gan", {"mixing": 2}, "--mixing must be a number in 0..1, got 2.0"),
+        ("gan", {"lr": "nan"}, "--lr: Expected a"),
+        ("gan", {"workers": 1000}, "--workers must be a whole number in 0..256"),
         ("gan", {"nonsense": 1}, "nonsense"),
         ("encoder", {}, "--generator"),
         ("encoder", {"generator": "/nowhere"}, "/nowhere"),
@@ -248,6 +255,122 @@ def test_a_run_that_lost_a_part_is_refused(capsys, run, gan, file, content):
     assert f"{path} must" in refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
 
 
+class Planted:
+    """What a pickle may hold: a call of any function."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_state_with_code_in_it_is_refused_and_not_run(capsys, run, gan, tmp_path):
+    file = gan / "trainer" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save(state | {"mean_path": Planted(tmp_path / "planted")}, file)
+    message = refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+    assert f"{file} must be the state of a run" in message
+    assert "weights_only" in message or "Unsupported" in message or "UnpicklingError" in message
+    assert not (tmp_path / "planted").exists()
+
+
+def test_the_state_is_replaced_when_it_is_whole(capsys, run, gan, monkeypatch):
+    """A disk that fills up while the state is written costs the new state, and nothing else."""
+    before = {file.name: file.read_bytes() for file in (gan / "trainer").iterdir() if file.name != "log.jsonl"}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((gan / "trainer" / "state.pt").stat().st_size - 1000, limit[1]))
+    try:
+        message = refused(capsys, run, "gan", "gan", steps=3, pl_every=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "trainer/state.pt could not be written: File too large; make room there" in message
+    after = {file.name: file.read_bytes() for file in (gan / "trainer").iterdir() if file.name != "log.jsonl"}
+    assert after["state.pt"] == before["state.pt"]
+    assert after.keys() == before.keys()
+    run("gan", "gan", steps=3, pl_every=1)
+
+
+def test_a_run_that_was_killed_logs_no_step_twice(run, gan):
+    file = gan / "trainer" / "log.jsonl"
+    with file.open("a") as log_file:
+        log_file.write('{"step": 3, "g": 9.0}\n{"step": 4, "g": 9.0}\n{"step": 5, "g')
+    run("gan", "gan", steps=4, pl_every=1, log_every=1)
+    assert [row["step"] for row in log(gan)] == [3, 4]
+    assert all(row["g"] != 9.0 for row in log(gan))
+
+
+def test_fewer_steps_than_were_made_are_refused(capsys, run, gan):
+    options = (gan / "trainer" / "options.json").read_bytes()
+    message = refused(capsys, run, "gan", "gan", steps=1, pl_every=1)
+    assert message.endswith(
+        f"--steps must be at least the 2 that the run in {gan} has made, got 1; nothing was changed"
+    )
+    assert (gan / "trainer" / "options.json").read_bytes() == options
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_saved_and_goes_on_as_the_same_run(capsys, run, monkeypatch, number, code):
+    whole = run("gan", "whole", steps=3, pl_every=2, log_every=1)
+    step = GanTrainer.step
+
+    def interrupted(self, at, batch):
+        if at == 1:
+            os.kill(os.getpid(), number)
+        return step(self, at, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GanTrainer, "step", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            run("gan", "parts", steps=3, pl_every=2, log_every=1)
+    assert stop.value.code == code
+    parts = whole.parent / "parts"
+    lines = capsys.readouterr().err.splitlines()
+    assert "stopping after this step; once more ends at once" in lines
+    assert lines[-1] == f"mmif-train: interrupted; {parts} is whole at step 2, the same command goes on from there"
+    assert torch.load(parts / "trainer" / "state.pt", weights_only=True)["step"] == 2
+    assert checkpoint.read_header(parts)[1]["step"] == 2
+    run("gan", "parts", steps=3, pl_every=2, log_every=1)
+    assert same(weights(whole), weights(parts))
+    assert [row["step"] for row in log(parts)] == [1, 2, 3]
+    assert [{**row, "hours": 0} for row in log(parts)] == [{**row, "hours": 0} for row in log(whole)]
+
+
+def test_a_second_signal_ends_at_once(run, monkeypatch):
+    def twice(self, at, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one must not come here")
+
+    monkeypatch.setattr(GanTrainer, "step", twice)
+    with pytest.raises(SystemExit) as stop:
+        run("gan", steps=3)
+    assert stop.value.code == 130
+
+
+def test_an_option_that_an_older_run_does_not_know_has_its_default(run, gan):
+    file = gan / "trainer" / "options.json"
+    options = json.loads(file.read_text())
+    del options["mixing"], options["model"]["encoder"]["gma"]
+    file.write_text(json.dumps(options))
+    run("gan", "gan", steps=3, pl_every=1)
+    assert json.loads(file.read_text())["mixing"] == 0.9
+
+
+def test_a_log_is_cut_behind_its_last_whole_line_of_the_state(tmp_path):
+    with open(tmp_path / "log", "a+b") as file:
+        file.write(b'{"step": 1}\nnot ours\n[2]\n{"step": 2}\n{"step": 3}\n{"step": 2}\n')
+        file.flush()
+        for step, kept in ((9, 6), (2, 4), (1, 3), (0, 0)):
+            cut_log(file, step)
+            assert len((tmp_path / "log").read_bytes().splitlines()) == kept
+        file.write(b'{"step": 4}\n{"st')
+        file.flush()
+        cut_log(file, 4)
+        file.write(b"more\n")
+    assert (tmp_path / "log").read_bytes() == b'{"step": 4}\nmore\n'
+
+
 def test_two_runs_cannot_share_a_folder(capsys, run, gan):
     with (gan / "trainer" / "log.jsonl").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -272,7 +395,7 @@ def test_labels_that_the_model_lacks_are_refused(capsys, run, gan):
 
 def test_a_set_without_training_photographs_is_refused(capsys, run, dataset, tmp_path):
     manifest = json.loads((dataset / "manifest.json").read_text())
-    manifest["splits"]["train"] = {"shards": []}
+    manifest["splits"]["train"] = {"count": 0, "shards": []}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert "its split train is empty" in refused(capsys, run, "gan", data=tmp_path, steps=1)
     assert not (tmp_path / "run").exists()
