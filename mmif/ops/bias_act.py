@@ -1,7 +1,9 @@
 """Add a bias, apply an activation, scale, clamp: StyleGAN2's point-wise epilogue.
 
-Gradients: orders one to three in closed form (R1 and path length need two). What is kept for the backward pass is the
-output, plus the input only where the second derivative is not zero almost everywhere. Layouts: any.
+Gradients: orders one to three in closed form (R1 and path length need two). Layouts: any.
+
+What is kept for the backward pass is what a caller must not change in place: of ``relu`` and ``lrelu`` the output, of
+the smooth activations the input, of ``linear`` neither. Where that does not show a clamp, a mask of our own is kept, too.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +29,12 @@ class Activation:
     derivatives: tuple[Callable[[Tensor, float], Tensor], ...]
     gain: float = 1.0  # keeps the variance of a normal input, He et al. 2015
     alpha: float = 0.0  # slope of the negative part, where there is one
-    piecewise_linear: bool = False  # derivatives above the first vanish almost everywhere
+    needs: Literal["input", "output", "nothing"] = "input"  # to find its derivative
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Derivatives above the first vanish almost everywhere."""
+        return self.needs != "input"
 
 
 def _zero(z: Tensor, _alpha: float) -> Tensor:
@@ -63,15 +71,15 @@ def _tanh1(z: Tensor) -> Tensor:
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": Activation((lambda z, a: z, lambda z, a: torch.ones_like(z), _zero, _zero), piecewise_linear=True),
+    "linear": Activation((lambda z, a: z, lambda z, a: torch.ones_like(z), _zero, _zero), needs="nothing"),
     "relu": Activation(
-        (lambda z, a: torch.relu(z), lambda z, a: _step(z, 0.0), _zero, _zero), math.sqrt(2), piecewise_linear=True
+        (lambda z, a: torch.relu(z), lambda z, a: _step(z, 0.0), _zero, _zero), math.sqrt(2), needs="output"
     ),
     "lrelu": Activation(
         (lambda z, a: F.leaky_relu(z, a), lambda z, a: _step(z, a), _zero, _zero),
         math.sqrt(2),
         alpha=0.2,
-        piecewise_linear=True,
+        needs="output",
     ),
     "tanh": Activation(
         (
@@ -195,8 +203,9 @@ def bias_act_grad_ref(
 ) -> tuple[Tensor, Tensor]:
     """Return ``dx = dy * gain * act^(order)(x + b)``, zero where the output was clamped, and its sum along ``dim``.
 
-    ``x`` may be None for the piecewise linear activations: the sign of ``y`` tells the piece. The sum, the gradient of
-    the bias, is ``[dy.shape[dim]]``; without ``bias_grad`` it is ``[0]``.
+    ``x`` may be None for the piecewise linear activations: the sign of ``y`` tells the piece. Where neither a piece nor
+    a clamp is asked of ``y``, any tensor of its shape will do. The sum, the gradient of the bias, is
+    ``[dy.shape[dim]]``; without ``bias_grad`` it is ``[0]``.
     """
     spec = ACTIVATIONS[act]
     z = y * gain if x is None else _add_bias(x, b, dim)  # only the sign of y * gain is used
@@ -242,18 +251,27 @@ def _bias_act_fake(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float
 
 
 def _bias_act_setup(ctx, inputs, output) -> None:
-    x, b, ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp = inputs
-    linear = ACTIVATIONS[ctx.act].piecewise_linear
+    x, b, ctx.dim, ctx.act, ctx.alpha, ctx.gain, clamp = inputs
+    needs = ACTIVATIONS[ctx.act].needs
     ctx.has_bias = b is not None
-    ctx.save_for_backward(None if linear else x, None if linear else b, output)
+    x, b = (x, b) if needs == "input" else (None, None)
+    y = output if needs == "output" else None
+    clamped = ~(output.abs() < clamp) if y is None and clamp >= 0 else None  # NaN has no slope
+    ctx.clamp = -1.0 if y is None else clamp  # what is left to be seen in y
+    ctx.save_for_backward(x, b, y, clamped)
 
 
 def _bias_act_backward(ctx, dy: Tensor):
-    x, b, y = ctx.saved_tensors
+    x, b, y, clamped = ctx.saved_tensors
+    dy = dy if clamped is None else dy.masked_fill(clamped, 0.0)
     static = (ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp)
     reduce = ctx.has_bias and ctx.needs_input_grad[1]
-    dx, db = torch.ops.mmif.bias_act_grad(dy, x, b, y, *static, 1, reduce)
+    dx, db = torch.ops.mmif.bias_act_grad(dy, x, b, _first(y, x, dy), *static, 1, reduce)
     return dx, db if reduce else None, None, None, None, None, None
+
+
+def _first(*tensors: Tensor | None) -> Tensor:
+    return next(t for t in tensors if t is not None)
 
 
 _bias_act.register_autograd(_bias_act_backward, setup_context=_bias_act_setup)
@@ -288,7 +306,8 @@ def _empty_bias_grad(y: Tensor, dim: int, wanted: bool) -> Tensor:
 
 def _bias_act_grad_setup(ctx, inputs, output) -> None:
     dy, x, b, y, ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp, ctx.order, ctx.bias_grad = inputs
-    ctx.save_for_backward(None if x is None else dy, x, b, y)
+    read = ctx.clamp >= 0 or ACTIVATIONS[ctx.act].needs == "output"
+    ctx.save_for_backward(None if x is None else dy, x, b, y if read else None)
 
 
 def _bias_act_grad_backward(ctx, ddx: Tensor, ddb: Tensor):
@@ -296,6 +315,7 @@ def _bias_act_grad_backward(ctx, ddx: Tensor, ddb: Tensor):
     static = (ctx.dim, ctx.act, ctx.alpha, ctx.gain, ctx.clamp)
     if ctx.bias_grad:
         ddx = _add_bias(ddx, ddb, ctx.dim)  # db sums dx, so its cotangent is added to each summand's
+    y = _first(y, x, ddx)
     ddy, _ = torch.ops.mmif.bias_act_grad(ddx, x, b, y, *static, ctx.order, False)
     if x is None:
         return ddy, *(None,) * 10

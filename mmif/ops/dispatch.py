@@ -7,9 +7,10 @@ usable backend and says once why the faster ones were passed over; an explicit r
 
 Order of precedence for an op: its ``backend=`` argument, then :func:`use` in the same thread, then the environment
 variable ``MMIF_BACKEND`` (read at import), then ``auto``. :func:`use` and the variable speak for a whole model: an op
-that the backend has no body for is served as in ``auto``; one whose body turns its tensors down raises. While a model is
-being exported the reference is always taken, so that an exported graph holds standard operators only. Under forward-mode
-differentiation and the transforms of ``torch.func``, which no registered op follows, ``auto`` takes the reference, too.
+that the backend has no body for is served as in ``auto``; one whose body turns its tensors down raises. While a model
+is being exported the reference is always taken, so that an exported graph holds standard operators only. Under
+forward-mode differentiation and the transforms of ``torch.func``, which no registered op follows, ``auto`` takes the
+reference, too.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _told: set[tuple[str, str]] = set()
 
 
 class _Choice(threading.local):
-    """The backend in force, in each thread by itself. ``torch.compile`` guards on it; a ``ContextVar`` it cannot read."""
+    """The backend in force, in each thread by itself: ADR 0010. ``torch.compile`` guards on it."""
 
     def __init__(self) -> None:
         self.backend = _at_start  # in every thread: what only the class has is not guarded on

@@ -5,7 +5,7 @@ demodulating it is the same as ``d * conv(x * s, W)`` with ``d = rsqrt(s^2 @ (su
 reciprocal root are taken in float32 (float64 for float64 inputs): in float16 they overflow.
 
 Gradients: any order; the backward pass is written with operators that are differentiable themselves and keeps only the
-inputs and the output. Layouts: any; channels_last is kept.
+inputs and, for the demodulation, the output. Layouts: any; channels_last is kept.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _takes_vectors(x: Tensor) -> bool:
 
 def _setup_context(ctx, inputs, output) -> None:
     x, weight, styles, f, ctx.up, ctx.demodulate = inputs
-    ctx.save_for_backward(x, weight, styles, f, output)
+    ctx.save_for_backward(x, weight, styles, f, output if ctx.demodulate else None)
 
 
 def _backward(ctx, dy: Tensor):

@@ -107,13 +107,54 @@ def test_gradients_of_order_three_and_no_more(act):
         grad(third.sum(), x)
 
 
-@pytest.mark.parametrize(("act", "kept"), [("lrelu", 1), ("swish", 3)])
-def test_only_what_the_backward_pass_needs_is_kept(act, kept):
-    """The input is not needed where the sign of the output tells the piece."""
+@acts
+@pytest.mark.parametrize("clamp", [-1.0, 256.0], ids=["", "clamp"])
+def test_only_what_the_backward_pass_needs_is_kept(act, clamp):
+    """In bytes: an output, or an input and its bias, or nothing; a clamp adds a byte for each element at most."""
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        op(act)(torch.randn(2, 3, requires_grad=True), torch.randn(3, requires_grad=True))
-    assert len(saved) == kept
+        op(act, clamp)(torch.randn(2, 3, requires_grad=True), torch.randn(3, requires_grad=True))
+    kept = {"linear": 0, "relu": 6 * 4, "lrelu": 6 * 4}.get(act, (6 + 3) * 4)
+    mask = 0 if clamp < 0 or act in ("relu", "lrelu") else 6
+    assert sum(t.nbytes for t in saved) == kept + mask
+
+
+def changed_in_place(run, x, b, which):
+    """The gradients of a call whose input or output is overwritten before its backward pass."""
+    x, b = x.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
+    inner = x * 1.0  # a leaf must not be overwritten, what a layer made may be
+    y = run(inner, b)
+    {"input": inner, "output": y}[which].add_(3.0)
+    return grad(y.sum(), (x, b))
+
+
+@acts
+@pytest.mark.parametrize("clamp", [None, 1.03], ids=["", "clamp"])
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_what_is_not_kept_may_be_overwritten(act, clamp, which):
+    """Residual joins add to the output in place. What is kept says so, and never gives a wrong gradient."""
+    x, b = away_from_kinks()
+
+    def run(x, b):
+        return torch.ops.mmif.bias_act(x, b, 1, act, 0.2, 1.0, -1.0 if clamp is None else clamp)
+
+    if which == ACTIVATIONS[act].needs:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            changed_in_place(run, x, b, which)
+        return
+    expected = grad(run(x, b).sum(), (x, b))
+    for got, want in zip(changed_in_place(run, x, b, which), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("clamp", [None, 256.0], ids=["", "clamp"])
+def test_a_residual_join_in_place(backend, clamp):
+    x = torch.randn(2, 3, requires_grad=True)
+    y = bias_act(x, None, act="linear", gain=0.5**0.5, clamp=clamp, backend=backend)
+    y.add_(x.detach())
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.full((2, 3), 0.5**0.5))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The public functions under torch.func: gradients, Hessians, batches; and one line where a body is asked for by name."""
+"""The public functions under torch.func, and the one line where a body is asked for by name."""
 
 import math
 
