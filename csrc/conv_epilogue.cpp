@@ -10,11 +10,11 @@ namespace {
 
 constexpr const char* kOp = "conv_epilogue";
 
-std::tuple<Tensor, Tensor> conv_epilogue_device(Tensor y, OptionalTensor demod, OptionalTensor noise,
+std::tuple<Tensor, Tensor> conv_epilogue_device(Tensor y, bool fir, OptionalTensor demod, OptionalTensor noise,
                                                 OptionalTensor strength, OptionalTensor bias, OptionalTensor skip,
                                                 OptionalTensor next, OptionalTensor rgb_weight,
                                                 OptionalTensor rgb_styles, OptionalTensor rgb_bias,
-                                                OptionalTensor rgb_prev, OptionalTensor f, bool fir, std::string act,
+                                                OptionalTensor rgb_prev, OptionalTensor f, std::string act,
                                                 double alpha, double gain, double clamp, double rgb_clamp,
                                                 bool rgb_only) {
   const DType dtype = dtype_of(y, kOp, "y");
@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor> conv_epilogue_device(Tensor y, OptionalTensor demod, 
   const EpilogueArgs args{demod,    noise, strength, bias,  skip, next,  rgb_weight, rgb_styles, rgb_bias,
                           rgb_prev, f,     act,      alpha, gain, clamp, rgb_clamp,  rgb_only};
   EpilogueCall call(kOp, y, {y.size(0), y.size(1), height, width}, args, fir);
-  if (y.numel() == 0) return {call.out, call.image};
+  if (y.numel() == 0 && call.image.numel() == 0) return {call.out, call.image};
   const Tensor dense_y = channels_last(y);
   call.params.y = dense_y.const_data_ptr();
   const DeviceScope scope(y);

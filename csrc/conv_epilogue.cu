@@ -115,7 +115,7 @@ int launch_flat(const EpilogueParams& p, void* stream) {
 template <typename T>
 int launch_rgb(const EpilogueParams& p, void* stream) {
   int lanes = 32;
-  while (lanes / 2 * kVector<T> >= p.channels) lanes /= 2;
+  while (lanes > 1 && lanes / 2 * kVector<T> >= p.channels) lanes /= 2;
   const int64_t positions = p.n * p.height * p.width;
   return MMIF_LAUNCH((epilogue_rgb_kernel<T>), dim3(blocks_for(positions, kThreads / lanes)), dim3(kThreads), stream,
                      Epilogue<T>(p), ToRGB<Acc<T>>(p), p.y, positions, lanes);

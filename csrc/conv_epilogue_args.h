@@ -11,7 +11,7 @@ namespace mmif {
 
 using OptionalTensor = std::optional<Tensor>;
 
-// In the order of the schemas.
+// In the order of the schemas and of the tuple in mmif/ops/_epilogue.py.
 struct EpilogueArgs {
   OptionalTensor demod, noise, strength, bias, skip, next, rgb_weight, rgb_styles, rgb_bias, rgb_prev, f;
   std::string act;

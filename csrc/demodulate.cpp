@@ -28,7 +28,7 @@ std::tuple<Tensor, Tensor> demodulate_device(Tensor styles, Tensor w2, double ep
   const Tensor dense_styles = torch::stable::contiguous(styles), dense_w2 = torch::stable::contiguous(w2);
   Tensor scaled = torch::stable::new_empty(styles, {p.layers, p.n, p.in_channels});
   Tensor demod = torch::stable::new_empty(styles, {p.layers, p.n, p.out_channels});
-  if (p.layers * p.n * p.out_channels == 0) return {torch::stable::copy_(scaled, styles), demod};
+  if (scaled.numel() == 0 && demod.numel() == 0) return {scaled, demod};
   p.styles = static_cast<const float*>(dense_styles.const_data_ptr());
   p.w2 = static_cast<const float*>(dense_w2.const_data_ptr());
   p.scaled = static_cast<float*>(scaled.mutable_data_ptr());

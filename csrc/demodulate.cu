@@ -43,7 +43,9 @@ __global__ void __launch_bounds__(kThreads) demodulate_kernel(DemodulateParams p
 }  // namespace
 
 int launch_demodulate(const DemodulateParams& p, void* stream) {
-  const dim3 grid(static_cast<unsigned>((p.out_channels + kWarps - 1) / kWarps), static_cast<unsigned>(p.layers));
+  // At least one block a layer: it also scales the styles.
+  const int64_t blocks = p.out_channels > kWarps ? (p.out_channels + kWarps - 1) / kWarps : 1;
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.layers));
   return MMIF_LAUNCH(demodulate_kernel, grid, dim3(kThreads), stream, p);
 }
 

@@ -11,6 +11,7 @@ import torch
 from comparison import Case, Contest, Outputs, Setup, compiled, doubles
 
 from mmif.ops import setup_filter
+from mmif.ops._epilogue import Epilogue, ToRGB
 from mmif.ops.bias_act import bias_act_grad_ref, bias_act_ref
 from mmif.ops.conv_epilogue import BLUR_PADDING, UP_PADDING, conv_epilogue_ref
 from mmif.ops.upfirdn2d import upfirdn2d_ref
@@ -99,12 +100,22 @@ def _epilogue(setup: Setup, form: str, n: int, c: int, side: int, dtype: torch.d
     y = randn(setup, n, c, side + blur, side + blur, dtype=dtype, layout="nhwc")
     noise, strength = randn(setup, n, 1, side, side), torch.tensor(0.3, device=setup.device)
     demod, styles, rgb_styles = (randn(setup, n, c).sigmoid() + 0.5 for _ in range(3))
-    rgb: tuple[Any, ...] = (None,) * 4
+    epilogue = Epilogue(
+        demod=demod,
+        noise=noise,
+        strength=strength,
+        bias=randn(setup, c),
+        next_styles=styles,
+        f=setup_filter(TAPS).to(setup.device),
+        act="lrelu",
+        alpha=0.2,
+        gain=GAIN,
+        clamp=CLAMP,
+    )
     if to_rgb:
-        rgb = (randn(setup, 3, c), rgb_styles, randn(setup, 3), randn(setup, n, 3, side // 2, side // 2))
-    f = setup_filter(TAPS).to(setup.device)
-    tensors = (y, demod, noise, strength, randn(setup, c), None, styles, *rgb, f)
-    args: tuple[Any, ...] = (*tensors, blur, "lrelu", 0.2, GAIN, CLAMP, CLAMP if to_rgb else -1.0, False)
+        prev = randn(setup, n, 3, side // 2, side // 2)
+        epilogue = epilogue.with_to_rgb(ToRGB(randn(setup, 3, c), rgb_styles, randn(setup, 3), prev, CLAMP))
+    args: tuple[Any, ...] = (y, blur, *epilogue)
     calls = {
         "mmif": lambda: torch.ops.mmif.conv_epilogue(*args),
         "eager chain": lambda: conv_epilogue_ref(*args),

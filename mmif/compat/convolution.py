@@ -18,6 +18,7 @@ from mmif.compat.resampling import (
     up_padding,
     upfirdn2d,
 )
+from mmif.ops._common import largest
 from mmif.ops.modulated_conv2d import demodulation_ref
 
 
@@ -144,7 +145,7 @@ def _into_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     """Scale what the demodulation scales back, so that no sum of the convolution can leave the range of float16."""
     weight, styles = weight.float(), styles.float()
     weight = weight / (weight[0].numel() ** 0.5 * weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
-    return weight, styles / styles.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return weight, styles / largest(styles, 1)
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:

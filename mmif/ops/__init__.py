@@ -5,10 +5,11 @@ elsewhere only replaces the body.
 """
 
 from mmif.ops import _extension
+from mmif.ops._epilogue import ToRGB
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 from mmif.ops.adaptive_norm import adaptive_norm
 from mmif.ops.bias_act import bias_act
-from mmif.ops.conv_epilogue import ToRGB, conv_epilogue, fuses_epilogue
+from mmif.ops.conv_epilogue import conv_epilogue, fuses_epilogue
 from mmif.ops.demodulate import demodulate
 from mmif.ops.gated_mask_attention import gated_mask_attention
 from mmif.ops.gated_residual import gated_residual

@@ -12,6 +12,8 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TINY = 1e-12
+
 
 def format_of(x: Tensor) -> torch.memory_format:
     """channels_last if the 4-D tensor ``x`` is so and has more than one channel, else contiguous."""
@@ -22,6 +24,13 @@ def format_of(x: Tensor) -> torch.memory_format:
 def empty_like_format(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Return an empty tensor of ``shape`` in the dtype, device and memory format (dense) of the 4-D tensor ``x``."""
     return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=format_of(x))
+
+
+def largest(x: Tensor, dim: int) -> Tensor:
+    """The largest magnitude along ``dim``, which stays with one element; never zero, so that it can be divided by."""
+    if x.shape[dim] == 0:  # no maximum of nothing
+        return x.new_full([1 if i == dim else size for i, size in enumerate(x.shape)], TINY)
+    return x.abs().amax(dim=dim, keepdim=True).clamp(min=TINY)
 
 
 def dense(like: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

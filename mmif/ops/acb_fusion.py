@@ -180,6 +180,8 @@ def _check(x: Tensor, others: Sequence[Tensor], dilations: Sequence[int]) -> Non
     if not x.is_floating_point() or any(t.dtype != x.dtype for t in others):
         dtypes = ", ".join(str(t.dtype) for t in (x, *others))
         raise ValueError(f"acb_fusion: all tensors must share a floating dtype, got {dtypes}")
+    if x.shape[1] == 0:
+        raise ValueError(f"acb_fusion: x must have a channel or more, got {tuple(x.shape)}")
     if not all(isinstance(d, int) for d in dilations):
         raise ValueError(f"acb_fusion: dilations must be integers, got {tuple(dilations)}")
     if not dilations or min(dilations) < 1 or min(x.shape[2:]) <= max(dilations):

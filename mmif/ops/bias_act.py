@@ -3,7 +3,7 @@
 Gradients: orders one to three in closed form (R1 and path length need two). Layouts: any.
 
 What is kept for the backward pass is what a caller must not change in place: of ``relu`` and ``lrelu`` the output, of
-the smooth activations the input, of ``linear`` neither. Where that does not show a clamp, a mask of our own is kept, too.
+the smooth activations the input, of ``linear`` neither. Where that does not show a clamp, a mask is kept, too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif.ops import dispatch
+from mmif.ops import _extension, dispatch
 from mmif.ops._common import autocast_dtype, in_own_dtype
-from mmif.ops._extension import SMOOTH_BIAS_ACT
+
+SMOOTH = "bias_act of smooth activations"  # apart: on a CPU, exponentials are faster in PyTorch
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def bias_act(
     gain = spec.gain if gain is None else float(gain)
     limit = -1.0 if clamp is None else float(clamp)  # the op's own code for "no limit"
     dim = dim % x.ndim if x.ndim else 0
-    op = "bias_act" if spec.piecewise_linear else SMOOTH_BIAS_ACT
+    op = "bias_act" if spec.piecewise_linear else SMOOTH
     if dispatch.choose(op, x, b, backend=backend) == "reference":
         return bias_act_ref(x, b, dim, act, alpha, gain, limit)
     return torch.ops.mmif.bias_act(x, b, dim, act, alpha, gain, limit)
@@ -326,3 +327,14 @@ def _bias_act_grad_backward(ctx, ddx: Tensor, ddb: Tensor):
 
 
 _bias_act_grad.register_autograd(_bias_act_grad_backward, setup_context=_bias_act_grad_setup)
+
+
+def _cpu_limits(x: Tensor, *_: Tensor | None) -> str | None:
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return f"{x.dtype} is faster in PyTorch on a CPU"  # benchmarks/ops_cpu.py
+    return None
+
+
+_extension.announce("bias_act", "cpu", _cpu_limits)
+_extension.announce("bias_act", "cuda")
+_extension.announce(SMOOTH, "cuda")

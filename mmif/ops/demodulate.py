@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmif.ops import dispatch
-from mmif.ops._common import in_own_dtype
+from mmif.ops import _extension, dispatch
+from mmif.ops._common import in_own_dtype, largest
 
 EPS = 1e-8  # StyleGAN2's
 
@@ -45,7 +45,7 @@ def demodulate(styles: Tensor, w2: Tensor, *, backend: str | None = None) -> tup
 @in_own_dtype
 def demodulate_ref(styles: Tensor, w2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Plain PyTorch. Same arguments as ``mmif::demodulate``."""
-    scaled = styles / styles.abs().amax(dim=2, keepdim=True).clamp(min=1e-12)
+    scaled = styles / largest(styles, 2)
     return scaled, torch.rsqrt(torch.bmm(scaled.square(), w2.mT) + eps)
 
 
@@ -57,3 +57,6 @@ def _demodulate(styles: Tensor, w2: Tensor, eps: float) -> tuple[Tensor, Tensor]
 @_demodulate.register_fake
 def _fake(styles: Tensor, w2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return styles.new_empty(styles.shape), styles.new_empty((*styles.shape[:2], w2.shape[1]))
+
+
+_extension.announce("demodulate", "cuda")

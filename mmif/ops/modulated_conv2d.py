@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif.ops import dispatch
-from mmif.ops._common import empty_like_format, format_of, in_own_dtype, to_autocast
+from mmif.ops import _extension, dispatch
+from mmif.ops._common import empty_like_format, format_of, in_own_dtype, largest, to_autocast
 from mmif.ops.conv_epilogue import BLUR_PADDING, conv_epilogue
 from mmif.ops.upfirdn2d import upfirdn2d_ref
 
@@ -86,7 +86,7 @@ def _prepare_styles(styles: Tensor, dtype: torch.dtype, demodulate: bool) -> Ten
     if not demodulate:
         return styles
     # A constant per sample cancels in the demodulation: keep x * styles inside the range of float16.
-    return styles / styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+    return styles / largest(styles, 1)
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:
@@ -112,6 +112,11 @@ def _check(x: Tensor, weight: Tensor, styles: Tensor, up: int, f: Tensor | None)
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
         raise ValueError(
             f"modulated_conv2d: x must be [N, I, H, W] and weight [O, I, k, k] with odd k, "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    if 0 in (*x.shape[1:], weight.shape[0]):
+        raise ValueError(
+            f"modulated_conv2d: x and weight must have a channel and a pixel or more, "
             f"got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     if weight.shape[1] != x.shape[1] or styles.shape != (x.shape[0], x.shape[1]):
@@ -219,8 +224,9 @@ def _conv_backward(dz: Tensor, xs: Tensor, weight: Tensor, f: Tensor | None, up:
 def _styles_backward(ds: Tensor, styles: Tensor, dtype: torch.dtype, demodulate: bool) -> Tensor:
     """Chain through ``_prepare_styles``; its normalisation cancels, so only its scale remains."""
     if demodulate and dtype in (torch.float16, torch.bfloat16):
-        ds = ds / styles.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+        ds = ds / largest(styles.float(), 1)
     return ds.to(styles.dtype)
 
 
 _modulated_conv2d.register_autograd(_backward, setup_context=_setup_context)
+_extension.announce("modulated_conv2d", "cuda")

@@ -14,18 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif.ops import dispatch
+from mmif.ops import _epilogue, _extension, dispatch
 from mmif.ops._common import in_own_dtype
-from mmif.ops.conv_epilogue import (
-    OPTIONS,
-    TENSORS,
-    ToRGB,
-    check_epilogue,
-    checked_options,
-    conv_epilogue_ref,
-    empty_outputs,
-    rgb_tensors,
-)
+from mmif.ops._epilogue import Epilogue, ToRGB
+from mmif.ops.conv_epilogue import conv_epilogue_ref
 
 
 def narrow_conv3x3(
@@ -73,40 +65,54 @@ def narrow_conv3x3(
     Raises:
         ValueError: shapes, dtypes or options that do not fit together.
     """
-    if x.ndim != 4 or 0 in x.shape[2:] or weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(
-            f"narrow_conv3x3: x must be [N, I, H, W] with a pixel or more and weight [O, I, 3, 3], "
+            f"narrow_conv3x3: x must be [N, I, H, W] and weight [O, I, 3, 3], "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    if 0 in (*x.shape[1:], weight.shape[0]):
+        raise ValueError(
+            f"narrow_conv3x3: x and weight must have a channel and a pixel or more, "
             f"got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     if not x.is_floating_point() or weight.dtype != x.dtype:
         raise ValueError(f"narrow_conv3x3: x and weight must share a floating dtype, got {x.dtype} and {weight.dtype}")
-    small = (demod, noise, noise_strength, bias, skip, next_styles, *rgb_tensors(to_rgb), resample_filter)
-    options = checked_options("narrow_conv3x3", act, alpha, gain, clamp, to_rgb)
-    y = x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]), device="meta")
-    check_epilogue("narrow_conv3x3", y, small, False)
-    native = dispatch.choose("narrow_conv3x3", x, weight, *small, backend=backend) != "reference"
-    arguments: list[Any] = [x, weight, *small, *options]
-    out, image = (torch.ops.mmif.narrow_conv3x3 if native else narrow_conv3x3_ref)(*arguments)
+    epilogue = Epilogue(demod, noise, noise_strength, bias, skip, next_styles, f=resample_filter)
+    epilogue = epilogue.with_activation("narrow_conv3x3", act, alpha, gain, clamp).with_to_rgb(to_rgb)
+    epilogue.check("narrow_conv3x3", x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]), device="meta"))
+    native = dispatch.choose("narrow_conv3x3", x, weight, *epilogue.tensors, backend=backend) != "reference"
+    out, image = (torch.ops.mmif.narrow_conv3x3 if native else narrow_conv3x3_ref)(x, weight, *epilogue)
     return out, image if to_rgb else None
 
 
 @in_own_dtype
-def narrow_conv3x3_ref(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """Plain PyTorch. Same arguments as ``mmif::narrow_conv3x3``."""
-    arguments: list[Any] = [F.conv2d(x, weight, padding=1), *rest[:11], False, *rest[11:]]  # without blur
-    return conv_epilogue_ref(*arguments)
+def narrow_conv3x3_ref(x: Tensor, weight: Tensor, *epilogue: Any) -> tuple[Tensor, Tensor]:
+    """Plain PyTorch. Same arguments as ``mmif::narrow_conv3x3``: ``epilogue`` holds the fields of ``Epilogue``."""
+    return conv_epilogue_ref(F.conv2d(x, weight, padding=1), False, *epilogue)
 
 
 @torch.library.custom_op(
     "mmif::narrow_conv3x3",
     mutates_args=(),
-    schema=f"(Tensor x, Tensor weight, {TENSORS}, {OPTIONS}) -> (Tensor, Tensor)",
+    schema=f"(Tensor x, Tensor weight, {_epilogue.SCHEMA}) -> (Tensor, Tensor)",
 )
-def _narrow_conv3x3(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    out, image = narrow_conv3x3_ref(x, weight, *rest)
-    return (out if rest[-1] else out.contiguous(memory_format=torch.channels_last)), image.contiguous()
+def _narrow_conv3x3(x: Tensor, weight: Tensor, *epilogue: Any) -> tuple[Tensor, Tensor]:
+    out, image = narrow_conv3x3_ref(x, weight, *epilogue)
+    out = out if Epilogue(*epilogue).rgb_only else out.contiguous(memory_format=torch.channels_last)
+    return out, image.contiguous()
 
 
 @_narrow_conv3x3.register_fake
-def _fake(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return empty_outputs(x, (x.shape[0], weight.shape[0], *x.shape[2:]), rest[6], rest[-1])
+def _fake(x: Tensor, weight: Tensor, *epilogue: Any) -> tuple[Tensor, Tensor]:
+    return Epilogue(*epilogue).empty_outputs(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+
+
+def _cuda_limits(x: Tensor, weight: Tensor | None = None, *_: Tensor | None) -> str | None:
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return f"x must be float16 or bfloat16, got {x.dtype}"
+    if weight is not None and any(c % 16 or not 0 < c <= 64 for c in weight.shape[:2]):
+        return f"channels must be 16, 32, 48 or 64 on either side, got weight {tuple(weight.shape)}"
+    return None
+
+
+_extension.announce("narrow_conv3x3", "cuda", _cuda_limits)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmif.ops import dispatch
+from mmif.ops import _extension, dispatch
 from mmif.ops._common import empty_like_format, in_own_dtype
 
 
@@ -77,6 +77,9 @@ def upfirdn2d_ref(
     fh, fw = f2.shape
     channels = x.shape[1]
     height, width = _full_size(x, f2, factors, pads)
+    if channels == 0:  # no convolution of nothing
+        height, width = _out_size(x, f2, factors, pads)
+        return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
     if upx == 1 and upy == 1:
         kernel = (f2 if flip_filter else f2.flip(0, 1)).expand(channels, 1, fh, fw)
         y = F.conv2d(_pad(x, pads), kernel, stride=(downy, downx), groups=channels)
@@ -133,8 +136,10 @@ def _padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
 
 
 def _check(x: Tensor, f: Tensor, factors: Sequence[int], pads: Sequence[int]) -> None:
-    if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"upfirdn2d: x must be floating point [N, C, H, W], got {x.dtype} {tuple(x.shape)}")
+    if x.ndim != 4 or not x.is_floating_point() or 0 in x.shape[2:]:
+        raise ValueError(
+            f"upfirdn2d: x must be floating point [N, C, H, W] with a pixel or more, got {x.dtype} {tuple(x.shape)}"
+        )
     if f.ndim not in (1, 2) or f.dtype != torch.float32 or f.numel() == 0:
         raise ValueError(f"upfirdn2d: f must be float32 [taps] or [fh, fw], got {f.dtype} {tuple(f.shape)}")
     if f.requires_grad:
@@ -182,3 +187,5 @@ def _backward(ctx, dy: Tensor):
 
 
 _upfirdn2d.register_autograd(_backward, setup_context=_setup_context)
+_extension.announce("upfirdn2d", "cpu")
+_extension.announce("upfirdn2d", "cuda")

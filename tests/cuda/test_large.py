@@ -6,7 +6,8 @@ The op on the whole is compared, bit by bit, with the op on parts of it, which o
 import pytest
 import torch
 
-from mmif.ops import setup_filter
+from mmif.ops import ToRGB, setup_filter
+from mmif.ops._epilogue import Epilogue
 
 pytestmark = pytest.mark.cuda
 
@@ -100,11 +101,22 @@ def test_conv_epilogue(shape, dim, form):
     weight = torch.randn(3, c, device="cuda") if form == "to_rgb" else None
 
     def run(y, images, channels):
-        small = (demod[images, channels], noise[images], strength, bias[channels], None, styles[images, channels])
-        rgb = (None,) * 4
+        epilogue = Epilogue(
+            demod=demod[images, channels],
+            noise=noise[images],
+            strength=strength,
+            bias=bias[channels],
+            next_styles=styles[images, channels],
+            f=f,
+            act="lrelu",
+            alpha=0.2,
+            gain=1.5,
+            clamp=4.0,
+        )
         if weight is not None:
-            rgb = (weight[:, channels], styles[images, channels], torch.zeros(3, device="cuda"), None)
-        return torch.ops.mmif.conv_epilogue(y, *small, *rgb, f, blur, "lrelu", 0.2, 1.5, 4.0, -1.0, False)
+            rgb = ToRGB(weight[:, channels], styles[images, channels], torch.zeros(3, device="cuda"), None)
+            epilogue = epilogue.with_to_rgb(rgb)
+        return torch.ops.mmif.conv_epilogue(y, blur, *epilogue)
 
     every = slice(None)
     out, image = run(y, every, every)

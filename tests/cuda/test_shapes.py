@@ -6,7 +6,8 @@ from ops.cases import DTYPES, name_of
 from ops.test_registration import floating, gradients_of
 from tolerances import assert_close_to_reference
 
-from mmif.ops import setup_filter
+from mmif.ops import ToRGB, setup_filter
+from mmif.ops._epilogue import Epilogue
 from mmif.ops.bias_act import bias_act_ref
 from mmif.ops.conv_epilogue import conv_epilogue_ref
 from mmif.ops.upfirdn2d import upfirdn2d_ref
@@ -76,12 +77,24 @@ def test_conv_epilogue(shape, form, dtype):
     skip = randn(*shape, dtype=dtype, memory_format=torch.channels_last)
     noise, strength = randn(n, 1, height, width, dtype=small), torch.tensor(0.3, device="cuda", dtype=small)
     demod, styles, rgb_styles = (randn(n, c, dtype=small) for _ in range(3))
-    rgb = (None,) * 4
+    epilogue = Epilogue(
+        demod=demod,
+        noise=noise,
+        strength=strength,
+        bias=randn(c, dtype=small),
+        skip=skip,
+        next_styles=styles,
+        f=setup_filter([1, 3, 3, 1]).cuda(),
+        act="lrelu",
+        alpha=0.2,
+        gain=2**0.5,
+        clamp=3.0,
+    )
     if form in ("to_rgb", "rgb_only"):
         prev = randn(n, 3, height // 2, width // 2, dtype=small)
-        rgb = (randn(3, c, dtype=small) / c**0.5, rgb_styles, randn(3, dtype=small), prev)
-    tensors = (y, demod, noise, strength, randn(c, dtype=small), skip, styles, *rgb, setup_filter([1, 3, 3, 1]).cuda())
-    args = (*tensors, blur, "lrelu", 0.2, 2**0.5, 3.0, 2.5, rgb_only)
+        weight = randn(3, c, dtype=small) / c**0.5
+        epilogue = epilogue.with_to_rgb(ToRGB(weight, rgb_styles, randn(3, dtype=small), prev, 2.5, rgb_only))
+    args = (y, blur, *epilogue)
 
     def reference(*values):
         return floating(conv_epilogue_ref(*values))

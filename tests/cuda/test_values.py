@@ -31,7 +31,7 @@ def with_non_finite(t):
 )
 def test_nan_and_infinity_pass_as_in_the_reference(name, sample, layout, dtype):
     """The reference runs on the CPU: a GPU library's convolution may spread a NaN."""
-    x, *others = OPS[name].samples[sample](dtype)
+    x, *others = OPS[name].arguments(sample, dtype)
     args = (with_non_finite(x), *others)
     change = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     there = [v.cuda() if isinstance(v, Tensor) else v for v in args]

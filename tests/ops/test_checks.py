@@ -9,6 +9,7 @@ import torch
 
 from mmif import ops
 from mmif.ops import dispatch
+from mmif.ops._epilogue import Epilogue
 
 X, B = torch.randn(2, 8, 4, 4), torch.randn(8)
 STYLES, W2 = torch.randn(3, 2, 8), torch.rand(3, 5, 8)
@@ -36,23 +37,8 @@ def demodulate(styles=STYLES, w2=W2):
     return torch.ops.mmif.demodulate(styles, w2, 1e-8)
 
 
-def conv_epilogue(y=X, fir=False, act="lrelu", rgb_only=False, **given):
-    names = (
-        "demod",
-        "noise",
-        "strength",
-        "bias",
-        "skip",
-        "next",
-        "rgb_weight",
-        "rgb_styles",
-        "rgb_bias",
-        "rgb_prev",
-        "f",
-    )
-    tensors = [given.pop(name, None) for name in names]
-    assert not given
-    return torch.ops.mmif.conv_epilogue(y, *tensors, fir, act, 0.2, 1.0, -1.0, -1.0, rgb_only)
+def conv_epilogue(y=X, blur=False, **given):
+    return torch.ops.mmif.conv_epilogue(y, blur, *Epilogue(**given))
 
 
 RGB = {"rgb_weight": torch.randn(3, 8), "rgb_styles": torch.randn(2, 8), "rgb_bias": torch.randn(3)}
@@ -88,11 +74,11 @@ BAD = [
         r"conv_epilogue: skip must have the dtype of the first tensor, Float, got Half",
     ),
     (conv_epilogue, {"noise": torch.ones(2, 1, 4, 4)}, r"conv_epilogue: noise and strength must be given together"),
-    (conv_epilogue, {"fir": True}, r"conv_epilogue: f must be given where something is filtered, got None"),
-    (conv_epilogue, {"fir": True, "f": F4[:3]}, r"conv_epilogue: f must have the shape \[4\], got \[3\]"),
+    (conv_epilogue, {"blur": True}, r"conv_epilogue: f must be given where something is filtered, got None"),
+    (conv_epilogue, {"blur": True, "f": F4[:3]}, r"conv_epilogue: f must have the shape \[4\], got \[3\]"),
     (
         conv_epilogue,
-        {"fir": True, "f": F4, **RGB},
+        {"blur": True, "f": F4, **RGB},
         r"conv_epilogue: filtering and toRGB must not be asked for together",
     ),
     (conv_epilogue, {"rgb_only": True}, r"conv_epilogue: rgb_only must come with toRGB, got rgb_weight None"),

@@ -9,6 +9,7 @@ import torch
 from tolerances import assert_close_to_reference
 
 from mmif.ops import ToRGB, dispatch, setup_filter
+from mmif.ops._epilogue import Epilogue
 from mmif.ops.narrow_conv3x3 import narrow_conv3x3, narrow_conv3x3_ref
 
 FIR = setup_filter([1, 3, 3, 1])
@@ -44,12 +45,14 @@ def arguments(n, height, width, channels_in, channels_out, dtype, parts=PARTS, n
     return made | {"to_rgb": rgb if {"to_rgb", "prev"} & set(parts) else None}
 
 
-def flat(made, act=("lrelu", 0.2, 2**0.5, 0.8), rgb_only=False):
+def flat(made, act="lrelu", rgb_only=False, **options):
     """The same for the registered op."""
+    options = {"alpha": 0.2, "gain": 2**0.5, "clamp": 0.8} | options
+    names = ("demod", "noise", "bias", "skip", "next_styles")
+    epilogue = Epilogue(**{name: made[name] for name in names}, strength=made["noise_strength"], act=act, **options)
     rgb = made["to_rgb"]
-    names = ("x", "weight", "demod", "noise", "noise_strength", "bias", "skip", "next_styles")
-    tensors = [made[name] for name in names] + (list(rgb[:4]) if rgb else [None] * 4)
-    return (*tensors, made["resample_filter"], *act, rgb.clamp if rgb else -1.0, rgb_only)
+    epilogue = epilogue.with_to_rgb(rgb and rgb._replace(last=rgb_only))
+    return (made["x"], made["weight"], *epilogue._replace(f=made["resample_filter"]))
 
 
 def check(args):
@@ -115,9 +118,9 @@ def test_sizes_that_no_tile_fits(shape, dtype):
 
 
 @pytest.mark.parametrize("parts", [(), *[(part,) for part in PARTS]], ids=lambda parts: "".join(parts) or "none")
-@pytest.mark.parametrize("act", [("linear", 0.0, 1.0, -1.0), ("relu", 0.0, 1.5, -1.0)], ids=["linear", "relu"])
-def test_each_part_of_the_epilogue_alone(parts, act):
-    check(flat(arguments(2, 6, 20, 16, 48, torch.float16, parts), act))
+@pytest.mark.parametrize(("act", "gain"), [("linear", 1.0), ("relu", 1.5)])
+def test_each_part_of_the_epilogue_alone(parts, act, gain):
+    check(flat(arguments(2, 6, 20, 16, 48, torch.float16, parts), act, alpha=0.0, gain=gain, clamp=-1.0))
 
 
 def test_one_noise_for_all_images():
@@ -156,7 +159,7 @@ def test_any_layout_of_the_inputs():
 def test_nan_and_infinity_stay_where_they_belong(value):
     made = arguments(1, 20, 20, 16, 16, torch.bfloat16, ("bias",))
     made["x"][0, 3, 15, 16] = value
-    out, _ = torch.ops.mmif.narrow_conv3x3(*flat(made, ("lrelu", 0.2, 1.0, -1.0)))
+    out, _ = torch.ops.mmif.narrow_conv3x3(*flat(made, gain=1.0, clamp=-1.0))
     touched = torch.zeros(20, 20, dtype=torch.bool)
     touched[14:17, 15:18] = True
     assert torch.equal(~out[0].isfinite(), touched.expand(16, 20, 20))
@@ -175,15 +178,16 @@ def test_the_public_function_calls_the_registered_op(monkeypatch):
     monkeypatch.setattr(dispatch, "choose", lambda *_, **__: "cuda")
     monkeypatch.setattr(torch.ops.mmif, "narrow_conv3x3", lambda *args: calls.append(args) or args[:2])
     narrow_conv3x3(**made, act="lrelu", gain=1.5, clamp=0.8)
-    assert calls[0][-6:] == ("lrelu", 0.2, 1.5, 0.8, 0.9, False)
-    assert all(got is given for got, given in zip(calls[0], flat(made)[:13], strict=False))
+    expected = flat(made, gain=1.5)
+    assert len(calls[0]) == len(expected)
+    assert all(got is want or got == want for got, want in zip(calls[0], expected, strict=True))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"x": torch.zeros(16, 4, 4)}, r"x must be \[N, I, H, W\] .*, got \(16, 4, 4\) and \(32, 16, 3, 3\)"),
-        ({"x": torch.zeros(1, 16, 0, 4)}, r"with a pixel .*, got \(1, 16, 0, 4\)"),
+        ({"x": torch.zeros(16, 4, 4)}, r"x must be \[N, I, H, W\] .*got \(16, 4, 4\) and \(32, 16, 3, 3\)"),
+        ({"x": torch.zeros(1, 16, 0, 4)}, r"a pixel or more, got \(1, 16, 0, 4\)"),
         ({"weight": torch.zeros(32, 16, 1, 1)}, r"weight \[O, I, 3, 3\], got .* and \(32, 16, 1, 1\)"),
         ({"weight": torch.zeros(32, 8, 3, 3)}, r"weight \[O, I, 3, 3\], got .* and \(32, 8, 3, 3\)"),
         (
