@@ -6,6 +6,7 @@ Whatever a decoder raises, it is a fault of that file: :func:`guarded` turns it 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def heif_is_readable() -> bool:
     return True
 
 
-def name_of(source: object, what: str = "the image") -> str:
+def name_of(source: object, what: str) -> str:
     """What a file, or a PIL image of one, is called in errors; ``what`` if it has no name."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
@@ -87,55 +88,54 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
     Raises:
         ValueError: the file is missing, no image, or larger than the bounds.
+        PermissionError: it must not be read.
     """
     name = name_of(source, "the file")
-    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        came = "it is a folder" if Path(source).is_dir() else "none is there"
-        raise ValueError(f"an image file must exist at {name}; {came}")
+    if isinstance(source, (str, os.PathLike)):
+        if not Path(source).is_file():
+            came = "it is a folder" if Path(source).is_dir() else "none is there"
+            raise ValueError(f"an image file must exist at {name}; {came}")
+        # A file that Pillow knows by name it maps into memory, and swaps the sides of some TIFF files when it does.
+        with open(source, "rb") as file, opened(file) as image:
+            yield image
+        return
     with guarded(name):
-        image = _open(source)
+        file = source if source.seekable() else io.BytesIO(source.read())
+        heif = _is_heif(file)
+        image = _open(file, heif)
     if image is None:
-        raise ValueError(f"{name}: {_unknown(source)}")
+        if heif and not heif_is_readable():
+            raise ValueError(f"{name}: {NO_HEIF}")
+        raise ValueError(f"{name}: must be an image ({', '.join(FORMATS)}); its content is none")
     with image:
         check_bounds(*image.size, name)
         yield image
 
 
-def _open(source: Source) -> Image.Image | None:
-    with_heif = _is_heif(source) and heif_is_readable()
+def _open(file: IO[bytes], heif: bool) -> Image.Image | None:
     try:
-        return Image.open(source, formats=(*FORMATS, "HEIF") if with_heif else FORMATS)
+        return Image.open(file, formats=(*FORMATS, "HEIF") if heif and heif_is_readable() else FORMATS)
     except UnidentifiedImageError:
         return None
 
 
-def _unknown(source: Source) -> str:
-    if _is_heif(source) and not heif_is_readable():
-        return NO_HEIF
-    return f"must be an image ({', '.join(FORMATS)}); its content is none"
-
-
-def _is_heif(source: Source) -> bool:
-    """Whether the file begins as HEIC does, whatever it is called."""
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            start = file.read(12)
-    elif source.seekable():
-        source.seek(0)
-        start = source.read(12)
-        source.seek(0)
-    else:
-        return False
+def _is_heif(file: IO[bytes]) -> bool:
+    """Whether a file begins as HEIC does, whatever it is called."""
+    file.seek(0)
+    start = file.read(12)
     return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
 
 
-def decode(image: Image.Image) -> list[str]:
+def decode(image: Image.Image, name: str) -> list[str]:
     """Read the pixels of an opened image, of the first frame; return notes on what is left behind.
+
+    Args:
+        image: from :func:`opened`, or any other.
+        name: what it is called in errors.
 
     Raises:
         ValueError: the file ends early, is broken, or larger than the bounds.
     """
-    name = name_of(image)
     check_bounds(*image.size, name)
     notes = []
     with guarded(name):

@@ -31,10 +31,10 @@ def to_labels(source: ImageLike, size: tuple[int, int], num_classes: int, notes:
     return labels.astype(np.uint8)
 
 
-def _indices(image: Image.Image) -> np.ndarray:
+def _indices(image: Image.Image, name: str) -> np.ndarray:
     if image.mode not in ("P", "L") and not image.mode.startswith("I"):
         raise ValueError(
-            f"a segmentation must be a palette or grey image of label numbers; got mode {image.mode}; "
+            f"{name}: a segmentation must be a palette or grey image of label numbers; got mode {image.mode}; "
             "save label numbers, not colours"
         )
     return np.asarray(image)

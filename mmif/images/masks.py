@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from mmif.images.decode import guarded, name_of
+from mmif.images.decode import guarded
 from mmif.images.photo import Photo
 from mmif.images.source import ImageLike, check_size, check_unit_range, plane_of, reduce_16_bit
 
@@ -65,9 +65,9 @@ def _read(source: ImageLike, size: tuple[int, int], what: str, notes: list[str])
     return values
 
 
-def _brightness(image: Image.Image) -> np.ndarray:
+def _brightness(image: Image.Image, name: str) -> np.ndarray:
     """Values [H, W] of any picture, or uint8 [H, W, 2] of brightness and alpha if the alpha varies."""
-    with guarded(name_of(image)):
+    with guarded(name):
         if image.mode in ("1", "F") or image.mode.startswith("I"):
             return np.asarray(image)
         if image.has_transparency_data:
@@ -113,7 +113,8 @@ def _with_alpha(brightness: np.ndarray, alpha: np.ndarray, what: str, notes: lis
     """uint8 [H, W] of a picture whose alpha varies; what alpha 0 hides says nothing."""
     seen = brightness[alpha > 0]
     if seen.min() == seen.max():
-        notes.append(f"the {what} has one colour only: its alpha was read, opaque = white")
+        opposite = " (--invert-mask: transparent = hole)" if what == "mask" else ""
+        notes.append(f"the {what} has one colour only: its alpha was read, opaque = white{opposite}")
         return alpha
     notes.append(f"the {what} is transparent in places: it was laid over black")
     return ((brightness.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)

@@ -126,7 +126,7 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
     if "dpi" not in image.info:
         return None
     across, down = (float(value) for value in image.info["dpi"])
-    if (across, down) == (0.0, 0.0):
+    if (across, down) in ((0.0, 0.0), (1.0, 1.0)):  # what Pillow says where a file says nothing
         return None
     if not (math.isfinite(across * down) and 1 <= min(across, down) and max(across, down) <= 65535):
         raise ValueError(f"{across} x {down} dpi is no resolution")

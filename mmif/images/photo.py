@@ -98,16 +98,21 @@ def read_rgb(source: Source) -> Photo:
         ValueError: it cannot be read whole.
     """
     with opened(source) as image:
-        return photo_from_pil(image)
+        return photo_from_pil(image, name_of(source, "the file"))
 
 
-def photo_from_pil(image: Image.Image) -> Photo:
+def photo_from_pil(image: Image.Image, name: str | None = None) -> Photo:
     """Turn any PIL image upright and into 8-bit RGB; what gets lost is said in ``notes``.
+
+    Args:
+        image: the image; it need not be decoded yet.
+        name: what it is called in errors; None: the file that it was opened from.
 
     Raises:
         ValueError: a broken file, or a mode without a meaning as a photograph, such as 32-bit float.
     """
-    name, notes = name_of(image), decode(image)
+    name = name_of(image, "the image") if name is None else name
+    notes = decode(image, name)
     if image.mode == "F":
         raise ValueError(
             f"{name}: a photograph must have 8 or 16 bits per channel; this one is 32-bit float; convert it first"

@@ -24,18 +24,18 @@ def is_file(source: object) -> TypeGuard[Source]:
 
 
 def plane_of(
-    source: ImageLike, what: str, from_image: Callable[[Image.Image], np.ndarray], notes: list[str]
+    source: ImageLike, what: str, from_image: Callable[[Image.Image, str], np.ndarray], notes: list[str]
 ) -> np.ndarray:
-    """[H, W, ...] of any source, upright; ``from_image`` says how to look at a picture.
+    """[H, W, ...] of any source, upright; ``from_image`` says how to look at a picture, of which it gets the name, too.
 
     Arrays and tensors are [H, W] with any number of single dimensions, or a picture of 3 or 4 channels: [H, W, C] or
     [C, H, W], of which an array is taken as the former where it could be both, and a tensor as the latter.
     """
     if is_file(source):
         with opened(source) as image:
-            return _look(image, what, from_image, notes)
+            return _look(image, name_of(source, "the file"), what, from_image, notes)
     if isinstance(source, Image.Image):
-        return _look(source, what, from_image, notes)
+        return _look(source, name_of(source, f"the {what}"), what, from_image, notes)
     values = array_of(source, what)
     came = tuple(values.shape)
     while values.ndim > 2 and values.shape[0] == 1:
@@ -46,20 +46,21 @@ def plane_of(
         axes = [axis for axis in (0, 2) if values.shape[axis] in (3, 4)]
         if axes:
             axis = axes[0] if isinstance(source, Tensor) else axes[-1]
-            return from_image(Image.fromarray(np.ascontiguousarray(_levels(np.moveaxis(values, axis, 2), what))))
+            picture = np.ascontiguousarray(_levels(np.moveaxis(values, axis, 2), what))
+            return from_image(Image.fromarray(picture), f"the {what}")
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a {what} must be [H, W], or a picture of 3 or 4 channels; got shape {came}")
     return values
 
 
 def _look(
-    image: Image.Image, what: str, from_image: Callable[[Image.Image], np.ndarray], notes: list[str]
+    image: Image.Image, name: str, what: str, from_image: Callable[[Image.Image, str], np.ndarray], notes: list[str]
 ) -> np.ndarray:
     """Values of a picture once it is decoded and upright."""
-    notes += [f"the {what}: {note}" for note in decode(image)]
-    with guarded(name_of(image)):
+    notes += [f"the {what}: {note}" for note in decode(image, name)]
+    with guarded(name):
         image = upright(image, notes, f"the {what} was ")
-    return from_image(image)
+    return from_image(image, name)
 
 
 def _levels(values: np.ndarray, what: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
         quality: of a JPEG file, 1..100; None: the photograph's, or 95.
 
     Raises:
-        OSError: the disk is full, or the picture too large for the format.
+        OSError: the picture is too large for the format, or the file cannot be written.
     """
     file_format = _FORMATS[path.suffix.lower()]
     options = _options(file_format, image.info, quality)
@@ -104,11 +105,14 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
         image = image.convert(image.mode[:-1])
     if file_format not in _DEEP and image.mode == "I;16":
         image = Image.fromarray(reduce_16_bit(np.asarray(image)))
+    encoded = io.BytesIO()
     try:
-        with writing(path) as file:
-            image.save(file, file_format, **options)
-    except Exception as error:  # the disk is full, or the picture or what belongs to it is too much for this format
-        raise OSError(f"{path} could not be written as {file_format}: {error}") from error
+        image.save(encoded, file_format, **options)
+    except Exception as error:  # the picture, or what belongs to it, is too much for this format
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"{path} could not be written as {file_format}: {reason}") from error
+    with writing(path) as file:
+        file.write(encoded.getbuffer())
 
 
 def _options(file_format: str, info: dict[Any, Any], quality: int | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmif.images.labels import label_image, to_labels
-from mmif.images.masks import hole_note, read_hole, to_binary
+from mmif.images.masks import to_binary
 from mmif.images.photo import to_photo
 from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
 
@@ -82,73 +82,7 @@ def test_wrong_type_of_a_photograph(source):
         to_photo(source)
 
 
-# Masks
-
 WHITE = GREY > 127
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        WHITE,
-        WHITE.astype(np.uint8),
-        WHITE * np.uint8(255),
-        GREY,
-        WHITE.astype(np.int64),
-        np.where(WHITE, 0.5, 0.49),
-        torch.from_numpy(WHITE)[None, None],
-        torch.from_numpy(WHITE).bfloat16(),
-        Image.fromarray(WHITE),
-        Image.fromarray(GREY),
-        Image.fromarray(grey3(GREY)),
-        Image.fromarray(grey3(WHITE * np.uint8(255))).convert("P"),
-        Image.fromarray(np.dstack([np.full_like(RGB, 9), GREY])),  # a brush layer: its alpha is the mask
-        Image.fromarray(np.dstack([grey3(GREY), np.full_like(GREY, 255)])),  # opaque: its brightness is
-        Image.fromarray(GREY.astype(np.uint16) * 257),
-    ],
-    ids=[
-        "bool", "0-1", "0-255", "threshold", "int64", "float", "tensor", "bfloat16",
-        "pil-1", "pil-L", "pil-RGB", "pil-P", "alpha", "opaque", "16-bit",
-    ],
-)  # fmt: skip
-def test_masks(source, tmp_path):
-    assert np.array_equal(to_binary(source, (9, 6)), WHITE)
-    assert np.array_equal(to_binary(source, (9, 6), invert=True), ~WHITE)
-    if isinstance(source, Image.Image):
-        source.save(tmp_path / "mask.png")
-        assert np.array_equal(read_hole(tmp_path / "mask.png", (9, 6)), WHITE)
-
-
-def test_a_mask_of_another_size_names_both():
-    with pytest.raises(ValueError, match="9 x 6; it has 6 x 9"):
-        to_binary(WHITE.T, (9, 6))
-
-
-def test_unusable_masks(tmp_path):
-    with pytest.raises(ValueError, match="shape"):
-        to_binary(np.zeros((2, 6, 9), bool), (9, 6))
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        to_binary(np.full((6, 9), np.nan), (9, 6))
-    with pytest.raises(ValueError, match=r"0\.\.255"):
-        to_binary(np.full((6, 9), -1), (9, 6))
-    with pytest.raises(TypeError, match="complex"):
-        to_binary(np.zeros((6, 9), complex), (9, 6))
-    (tmp_path / "mask.png").write_bytes(b"no mask")
-    with pytest.raises(ValueError, match="must be an image"):
-        read_hole(tmp_path / "mask.png", (9, 6))
-
-
-def test_a_hole_is_remarked_when_it_looks_wrong():
-    hole = np.zeros((100, 100), bool)
-    assert "empty" in (hole_note(hole) or "")
-    hole[0, 0] = True
-    assert hole_note(hole) is None  # one pixel is a speck of dust, not the other polarity
-    hole[:90] = True
-    assert hole_note(hole) is None
-    hole[90, :5] = True
-    assert hole_note(hole) == ("the hole covers 90.05 % of the photograph (white = hole): did you mean --invert-mask?")
-    assert "100.00 %" in (hole_note(np.ones((3, 3), bool)) or "")
-
 
 # Guidance
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmif.images import photo as photos
-from mmif.images import write
 from mmif.images.photo import read_rgb
 
 RNG = np.random.default_rng(5)
@@ -166,47 +164,3 @@ def test_32_bit_float_is_refused(tmp_path):
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="32-bit float"):
         read_rgb(tmp_path / "a.tif")
-
-
-# Writing
-
-
-def test_a_write_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
-
-    def save(self, file, *_, **__):
-        file.write(b"half of")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        write.write_image(Image.fromarray(RGB), path)
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
-
-
-def test_what_a_format_cannot_hold_is_said_with_the_name_of_the_file(tmp_path):
-    with pytest.raises(OSError, match=r"a\.webp could not be written as WEBP: "):
-        write.write_image(Image.new("RGB", (20_000, 1)), tmp_path / "a.webp")
-    assert not list(tmp_path.iterdir())
-
-
-def test_targets_are_checked_before_anything_is_written(tmp_path):
-    write.check_target(tmp_path / "new" / "a.png")
-    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
-    (tmp_path / "file").write_bytes(b"")
-    for path, word in (("file/a.png", "writable"), ("a.xyz", "must end in"), ("a", "must end in")):
-        with pytest.raises(ValueError, match=word):
-            write.check_target(tmp_path / path)
-    (tmp_path / "dir.png").mkdir()
-    with pytest.raises(ValueError, match="is a folder"):
-        write.check_target(tmp_path / "dir.png")
-
-
-def test_what_a_format_loses_is_said(tmp_path):
-    photo = photos.Photo(RGB, ALPHA)
-    assert write.lost_in(tmp_path / "a.png", photo) == []
-    assert [note.split(":")[0] for note in write.lost_in(tmp_path / "a.jpg", photo)] == [
-        "JPEG is lossy",
-        "JPEG has no alpha",
-    ]
