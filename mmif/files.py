@@ -169,14 +169,22 @@ def _refuse(path: Path, error: OSError) -> NoReturn:
 
 
 def _clean(folder: Path) -> None:
-    """Remove what killed writers left in a folder: unfinished files that nobody holds. Looks once a minute."""
+    """Remove what killed writers left in a folder; looks once a minute."""
     now = time.monotonic()
     if now - _cleaned.get(folder, -math.inf) < _YOUNG:  # a run may write thousands of files into one folder
         return
     _cleaned[folder] = now
+    remove_orphans(folder, _YOUNG)
+
+
+def remove_orphans(folder: Path, age: float = 0.0) -> None:
+    """Remove unfinished files that nobody holds, and that have not been touched for ``age`` seconds.
+
+    Without an age this is for who holds the folder (see :func:`claim`): else a file may be made and not locked yet.
+    """
     for orphan in folder.glob(_UNFINISHED.format(name="*", token="[0-9a-f]" * 16)):
         with suppress(OSError), open(orphan, "rb", opener=_plainly) as file:  # gone already, or somebody is writing it
-            if time.time() - os.fstat(file.fileno()).st_mtime < _YOUNG:
+            if time.time() - os.fstat(file.fileno()).st_mtime < age:
                 continue
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             orphan.unlink(missing_ok=True)

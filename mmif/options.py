@@ -110,6 +110,11 @@ def build(cls: type[T], data: Any, where: str) -> T:
     return built
 
 
+def spelled(field: str) -> str:
+    """The command line's name of a field."""
+    return "--" + field.replace("_", "-")
+
+
 def marked(cls: type, mark: str) -> set[str]:
     """Names of the fields of ``cls`` whose annotation carries ``mark``."""
     return {name for name, hint in _hints(cls).items() if get_origin(hint) is Annotated and mark in get_args(hint)[1:]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from PIL import Image
 from mmif.commands import cli
 from mmif.data.collections import LAYOUTS
 from mmif.data.masks import KINDS, hole_at_ratio
+from mmif.files import writing
+from mmif.images.decode import check_bounds
+from mmif.images.write import check_target, write_image
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +49,6 @@ def _prepare(args: argparse.Namespace) -> None:
     from mmif.data.prepare import prepare
     from mmif.data.settings import Settings
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, the worker processes with it
     settings = Settings(args.layout, args.size, args.seg, args.classes, args.canny_sigma)
     manifest = prepare(args.source, args.out, settings, weights=args.weights, workers=args.workers)
     counts = ", ".join(f"{split} {entry['count']}" for split, entry in manifest["splits"].items())
@@ -54,9 +56,10 @@ def _prepare(args: argparse.Namespace) -> None:
         first = manifest["corrupt"][0]
         raise ValueError(f"--from must hold photographs that can be read; {first['path']}: {first['reason']}")
     print(f"terms of use: {manifest['terms']}")
+    duplicates, corrupt, skipped = (len(manifest[key]) for key in ("duplicates", "corrupt", "skipped"))
     print(
-        f"packed {counts} into {args.out}; {len(manifest['duplicates'])} duplicates dropped, "
-        f"{len(manifest['corrupt'])} corrupt files skipped (listed in manifest.json)"
+        f"packed {counts} into {args.out}; {duplicates} duplicates dropped, {corrupt} corrupt and {skipped} other files "
+        "skipped (listed in manifest.json)"
     )
 
 
@@ -67,13 +70,17 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="train, val or test (train)")
     parser.add_argument("--columns", type=int, default=8, help="photographs in a row (8)")
     parser.add_argument("--rows", type=int, default=3, help="rows of photographs (3)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a picture that is there")
 
 
 def _show(args: argparse.Namespace) -> None:
     from mmif.data.dataset import PackedDataset
     from mmif.data.show import contact_sheet
 
-    contact_sheet(PackedDataset(args.data, args.split), args.columns, args.rows).save(args.out)
+    check_target(args.out)
+    if args.out.exists() and not args.overwrite:
+        raise ValueError(f"{args.out} must not exist yet; choose another --out, or give --overwrite")
+    write_image(contact_sheet(PackedDataset(args.data, args.split), args.columns, args.rows), args.out)
     print(f"wrote {args.out}")
 
 
@@ -81,7 +88,7 @@ def _masks_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(body=_masks)
     parser.add_argument("--ratio", required=True, metavar="LO-HI", help="area in per cent, such as 40-60")
     parser.add_argument("--count", type=int, default=1, help="number of masks (1)")
-    parser.add_argument("--size", type=int, default=256, help="side in pixels (256)")
+    parser.add_argument("--size", default="256", metavar="W[xH]", help="pixels, such as 256 or 640x480 (256)")
     parser.add_argument("--kind", choices=KINDS, default="mixed", help="shapes of the holes (mixed)")
     parser.add_argument("--seed", type=int, default=0, help="mask i depends on the seed and i alone (0)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of 00000.png, 00001.png, ...")
@@ -91,23 +98,41 @@ def _masks(args: argparse.Namespace) -> None:
     if args.count < 1 or args.seed < 0:
         raise ValueError(f"--count must be >= 1 and --seed >= 0, got {args.count} and {args.seed}")
     low, high = _ratio(args.ratio)
+    size = _size(args.size)
     args.out.mkdir(parents=True, exist_ok=True)
     files = [args.out / f"{i:05d}.png" for i in range(args.count)]
     existing = [file for file in files if file.exists()]
     if existing:
         raise ValueError(f"masks must not exist yet, but {existing[0]} does; remove it or choose another --out")
     for i, file in enumerate(files):
-        hole = hole_at_ratio(args.size, low, high, np.random.default_rng([args.seed, i]), args.kind)
-        Image.fromarray(hole).save(file)
+        hole = hole_at_ratio(size, low, high, np.random.default_rng([args.seed, i]), args.kind)
+        with writing(file) as out:
+            Image.fromarray(hole).save(out, "PNG")
     print(f"wrote {args.count} masks to {args.out}")
 
 
 def _ratio(text: str) -> tuple[float, float]:
+    """``40-60`` as shares; what looks like shares already is asked about."""
     try:
-        low, high = map(float, text.split("-"))
+        low, high = (float(part.removesuffix("%")) for part in text.split("-"))
     except ValueError:
         raise ValueError(f"--ratio must be two percentages such as 40-60, got {text!r}") from None
+    if high <= 1 and "%" not in text:
+        meant = f"{100 * low:g}-{100 * high:g}"
+        raise ValueError(
+            f"--ratio must be two percentages, got {text!r}: write {meant}, or {low:g}%-{high:g}% if you mean that"
+        )
     return low / 100, high / 100
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``256`` or ``640x480`` as (width, height)."""
+    found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text)
+    if not found:
+        raise ValueError(f"--size must be a side or WIDTHxHEIGHT in pixels, such as 256 or 640x480, got {text!r}")
+    width, height = int(found[1]), int(found[2] or found[1])
+    check_bounds(width, height, "--size")
+    return width, height
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any, NoReturn, get_type_hints
 
 from mmif.commands import cli
 from mmif.config import from_preset, with_overrides
-from mmif.train.config import EncoderTrainConfig, GanConfig, spelled
+from mmif.options import spelled
+from mmif.train.config import EncoderTrainConfig, GanConfig
 from mmif.train.publish import PublishConfig, publish
 
 STAGES: dict[str, tuple[type, str]] = {

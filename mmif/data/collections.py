@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmif.files import sha256
+from mmif.images.folder import look_into
+
 SPLITS = ("train", "val", "test")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _SIDECAR = re.compile(r"_(seg|edge|mask\d*)$")
 _CROP = re.compile(r"_\d{3}$")  # not four digits: that is how cameras number photographs
 
@@ -60,11 +63,19 @@ def drop_duplicates(records: Iterable[Record]) -> tuple[list[Record], list[Recor
         The records kept, in their order, and those dropped. Two photographs are the same if their files are.
     """
     records = list(records)
-    kept: dict[bytes, Record] = {}
+    kept: dict[str, Record] = {}
     for record in sorted(records, key=lambda record: SPLITS.index(record.split), reverse=True):
-        kept.setdefault(hashlib.sha256(record.path.read_bytes()).digest(), record)
+        kept.setdefault(_content(record.path), record)
     keys = {record.key for record in kept.values()}
     return [r for r in records if r.key in keys], [r for r in records if r.key not in keys]
+
+
+def _content(path: Path) -> str:
+    """What tells a file from others; one that cannot be read is like no other, and left out later with the reason."""
+    try:
+        return sha256(path)
+    except OSError:
+        return os.fspath(path)
 
 
 def _hash(text: str) -> int:
@@ -77,7 +88,7 @@ def _fraction(text: str) -> float:
 
 
 def _photographs(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    return look_into(folder, recursive=True).pictures if folder.is_dir() else []
 
 
 def _key(path: Path, root: Path) -> str:

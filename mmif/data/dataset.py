@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +14,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmif.data.manifest import Shard, read_manifest
 from mmif.data.workers import obey_owner, signals_held
+from mmif.images.decode import guarded
 from mmif.images.labels import UNKNOWN
 
-FORMAT = 1  # of the manifest
 _REPAIR = "remove it and run `mmif-data prepare` again"
 
 
@@ -49,12 +49,12 @@ class PackedDataset(Dataset[dict[str, Any]]):
     def __init__(self, root: str | Path, split: str) -> None:
         self.root = Path(root)
         self.manifest = read_manifest(self.root)
-        splits = self.manifest["splits"]
+        splits = self.manifest.splits
         if split not in splits:
             raise ValueError(f"the split must be one of {', '.join(splits)} of {self.root}, got {split!r}")
-        self.size: int = self.manifest["size"]
-        self.labels: list[str] = self.manifest["labels"]
-        self._entries = [entry for shard in splits[split]["shards"] for entry in _scan(self.root, shard)]
+        self.size = self.manifest.size
+        self.labels = list(self.manifest.labels)
+        self._entries = [entry for shard in splits[split].shards for entry in _scan(self.root, shard)]
 
     @property
     def num_classes(self) -> int:
@@ -67,42 +67,34 @@ class PackedDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self._entries[index]
         try:
-            return self._item(entry)
-        except (OSError, SyntaxError, KeyError, StopIteration) as error:
+            with guarded(entry.key):
+                return self._item(entry)
+        except (ValueError, OSError) as error:
             raise ValueError(f"{entry.shard} must hold a whole {entry.key}, got {error}: {_REPAIR}") from error
 
     def _item(self, entry: _Entry) -> dict[str, Any]:
         data = _read(entry)
-        photograph = next(data[name] for name in ("png", "jpg") if name in data)
-        image = torch.from_numpy(np.array(_decode(photograph).convert("RGB"))).permute(2, 0, 1).contiguous()
-        edge = torch.from_numpy(np.array(_decode(data["edge.png"]), dtype=np.uint8))[None]
+        image = self._decode(data["png" if "png" in data else "jpg"], "RGB")
+        edge = self._decode(data["edge.png"], "1").astype(np.uint8)
+        seg = np.full((self.size, self.size), UNKNOWN, np.uint8)
         if "seg.png" in data:
-            seg = torch.from_numpy(np.array(_decode(data["seg.png"])))
-        else:
-            seg = torch.full((self.size, self.size), UNKNOWN, dtype=torch.uint8)
-        return {"key": entry.key, "image": image, "seg": seg, "edge": edge}
+            seg = self._decode(data["seg.png"])
+            wrong = seg[(seg >= self.num_classes) & (seg != UNKNOWN)]
+            if wrong.size:
+                raise ValueError(f"a label {wrong[0]}, where the manifest has {self.num_classes}")
+        return {
+            "key": entry.key,
+            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            "seg": torch.from_numpy(seg),
+            "edge": torch.from_numpy(edge)[None],
+        }
 
-
-def read_manifest(root: Path) -> dict[str, Any]:
-    """Read and check ``manifest.json``.
-
-    Raises:
-        ValueError: not a packed set, an unfinished one, or one of another format.
-    """
-    path = root / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        version, complete = manifest["format"], manifest["complete"]
-        if complete and version == FORMAT:
-            manifest |= {"size": int(manifest["size"]), "labels": list(manifest["labels"])}
-            manifest["splits"] = dict(manifest["splits"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{root} must be a folder that `mmif-data prepare` wrote, but {path} is unreadable") from error
-    if version != FORMAT:
-        raise ValueError(f"{path} must have format {FORMAT}, got {version}: prepare the set again")
-    if not complete:
-        raise ValueError(f"{root} is not complete: run the same `mmif-data prepare` again to finish it")
-    return manifest
+    def _decode(self, data: bytes, mode: str | None = None) -> np.ndarray:
+        """The pixels of a member, in its own mode or converted to ``mode``."""
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))  # all that a shard holds
+        if image.size != (self.size, self.size):  # before anything is decoded
+            raise ValueError(f"{image.width} x {image.height} pixels, where the manifest has {self.size} x {self.size}")
+        return np.array(image if mode is None else image.convert(mode))
 
 
 class InfiniteSampler(Sampler[int]):
@@ -155,18 +147,18 @@ def batches(
         return iter(loader)
 
 
-def _scan(root: Path, shard: dict[str, Any]) -> Iterator[_Entry]:
-    path = root / shard["file"]
+def _scan(root: Path, shard: Shard) -> Iterator[_Entry]:
+    path = root / shard.file
     entries: dict[str, _Entry] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, _, extension = member.name.partition(".")
                 entries.setdefault(key, _Entry(key, path)).members[extension] = (member.offset_data, member.size)
-    except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"{path} must be a shard of {shard['count']} photographs, got {error}: {_REPAIR}") from error
-    if len(entries) != shard["count"]:  # cut between two photographs
-        raise ValueError(f"{path} must hold {shard['count']} photographs, got {len(entries)}: {_REPAIR}")
+    except Exception as error:  # of tarfile, on a damaged file: more than its own kinds
+        raise ValueError(f"{path} must be a shard of {shard.count} photographs, got {error}: {_REPAIR}") from error
+    if len(entries) != shard.count:  # cut between two photographs
+        raise ValueError(f"{path} must hold {shard.count} photographs, got {len(entries)}: {_REPAIR}")
     yield from entries.values()
 
 
@@ -177,7 +169,3 @@ def _read(entry: _Entry) -> dict[str, bytes]:
             file.seek(offset)
             data[name] = file.read(size)
     return data
-
-
-def _decode(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))  # all that a shard holds

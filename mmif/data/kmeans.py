@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mmif.backbones.mobilenet import MobileNetV2
+from mmif.files import write
 
 TAPS = (6, 13, 17)  # strides 8, 16, 32
 _SIDE = 256  # photographs are enlarged to this side, near the 224 of the network's training
@@ -78,9 +79,7 @@ def fit(net: MobileNetV2, batches: Iterable[Tensor], classes: int, path: Path) -
     _, vectors = torch.linalg.eigh((x - mean).T.double() @ (x - mean).double())
     components = vectors.flip(1)[:, :_COMPONENTS].T.float().contiguous()
     centres = _lloyd((x - mean) @ components.T, classes)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(save({"mean": mean, "components": components, "centres": centres}))
-    temporary.replace(path)
+    write(path, save({"mean": mean, "components": components, "centres": centres}))
 
 
 def load(net: MobileNetV2, path: Path) -> Labeller:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ KINDS = ("strokes", "boxes", "mixed")
 _TRAINING_RATIOS = (0.05, 0.9)
 _MAX_SHAPES = 400  # random shapes take ever longer to reach the last free pixels; then the frame itself is the shape
 
-Hole = NDArray[np.bool_]  # [size, size]
+Hole = NDArray[np.bool_]  # [height, width]
 
 
 def random_hole(size: int, rng: np.random.Generator) -> Hole:
@@ -34,42 +35,59 @@ def random_hole(size: int, rng: np.random.Generator) -> Hole:
     return hole_at_ratio(size, *_TRAINING_RATIOS, rng)
 
 
-def hole_at_ratio(size: int, lo: float, hi: float, rng: np.random.Generator, kind: str = "mixed") -> Hole:
-    """Draw a hole that covers between ``lo`` and ``hi`` of the square, the area uniform in that band.
+def hole_at_ratio(
+    size: int | tuple[int, int], lo: float, hi: float, rng: np.random.Generator, kind: str = "mixed"
+) -> Hole:
+    """Draw a hole that covers between ``lo`` and ``hi`` of the picture, the area uniform in that band.
 
     Args:
-        size: side of the square in pixels.
-        lo: least share of the square, in [0, 1].
+        size: side of a square, or (width, height), in pixels.
+        lo: least share of the picture, in [0, 1].
         hi: largest share, ``lo <= hi <= 1``.
         rng: the only source of randomness.
         kind: strokes, boxes, or mixed, which takes either with equal chance.
 
     Returns:
-        bool [size, size], True = hole; at least one pixel.
+        bool [height, width], True = hole; at least one pixel.
 
     Raises:
         ValueError: unknown kind, a band outside 0..1, or one that no whole number of pixels meets.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if size < 1 or not 0 <= lo <= hi <= 1:
+    width, height = (size, size) if isinstance(size, int) else size
+    if min(width, height) < 1 or not 0 <= lo <= hi <= 1:
         raise ValueError(f"a hole needs a size >= 1 and a ratio 0 <= lo <= hi <= 1, got {size} and {lo}..{hi}")
-    least, most = max(1, math.ceil(lo * size**2 - 1e-6)), math.floor(hi * size**2 + 1e-6)
+    pixels = width * height
+    least, most = max(1, math.ceil(lo * pixels - 1e-6)), math.floor(hi * pixels + 1e-6)
     if least > most:
-        raise ValueError(f"no whole number of the {size**2} pixels lies in the ratio {lo}..{hi}: widen it")
+        raise ValueError(f"no whole number of the {pixels} pixels lies in the ratio {lo}..{hi}: widen it")
     area = int(rng.integers(least, most + 1))
     if kind == "mixed":
         kind = KINDS[rng.integers(2)]
-    return _fill(size, area, (_strokes if kind == "strokes" else _boxes)(size, area, rng), rng)
+    frame = _Frame(width, height)
+    return _fill(frame, area, (_strokes if kind == "strokes" else _boxes)(frame, area / pixels, rng), rng)
+
+
+class _Frame(NamedTuple):
+    """The picture that a hole is drawn in."""
+
+    width: int
+    height: int
+
+    @property
+    def side(self) -> float:
+        """Side of the square of the same area: what the sizes of shapes are given in."""
+        return math.sqrt(self.width * self.height)
 
 
 Shape = tuple[Callable[[ImageDraw.ImageDraw], None], float]  # draws itself; direction of growth in radians
 
 
-def _fill(size: int, area: int, shapes: Iterator[Shape], rng: np.random.Generator) -> Hole:
-    canvas = Image.new("L", (size, size))
+def _fill(frame: _Frame, area: int, shapes: Iterator[Shape], rng: np.random.Generator) -> Hole:
+    canvas = Image.new("L", frame)
     draw = ImageDraw.Draw(canvas)
-    hole = np.zeros((size, size), bool)
+    hole = np.zeros((frame.height, frame.width), bool)
     for paint, direction in islice(shapes, _MAX_SHAPES):
         paint(draw)
         grown = np.asarray(canvas) > 0
@@ -89,28 +107,29 @@ def _trim(hole: Hole, grown: Hole, area: int, direction: float) -> Hole:
     return hole
 
 
-def _boxes(size: int, area: int, rng: np.random.Generator) -> Iterator[Shape]:
-    """Boxes with sides of about a third to a half of the square, wider for large areas; they may leave the frame."""
-    scale = 0.6 + 0.9 * area / size**2
+def _boxes(frame: _Frame, share: float, rng: np.random.Generator) -> Iterator[Shape]:
+    """Boxes of about a third to a half of the picture's width and height, more for large areas; may leave the frame."""
+    scale, size = 0.6 + 0.9 * share, np.array(frame)
     while True:
-        width, height = rng.uniform(size / 3, size / 2, 2) * scale
-        left, top = rng.uniform(-width / 3, size - 2 / 3 * width), rng.uniform(-height / 3, size - 2 / 3 * height)
+        box = rng.uniform(size / 3, size / 2) * scale
+        start = rng.uniform(-box / 3, size - 2 / 3 * box)
         # Pillow paints both corners
-        corners = [int(v) for v in (left, top, left + max(width - 1, 0), top + max(height - 1, 0))]
+        corners = [int(v) for v in (*start, *(start + np.maximum(box - 1, 0)))]
         yield lambda draw, box=corners: draw.rectangle(box, fill=255), math.pi / 2 * int(rng.integers(4))
 
 
-def _strokes(size: int, area: int, rng: np.random.Generator) -> Iterator[Shape]:
+def _strokes(frame: _Frame, share: float, rng: np.random.Generator) -> Iterator[Shape]:
     """Segments of wandering brush strokes: width 10..24 at a side of 256, up to three times that for large areas."""
+    last = np.array(frame) - 1
     while True:
-        width = rng.uniform(10, 24) * size / 256 * (1 + 2 * area / size**2)
-        x, y = rng.uniform(0, size, 2)
+        width = rng.uniform(10, 24) * frame.side / 256 * (1 + 2 * share)
+        x, y = rng.uniform(0, frame)
         heading = rng.uniform(0, 2 * math.pi)
         for _ in range(rng.integers(4, 26)):
             heading += rng.normal(0, 0.8)
-            length = rng.uniform(0.1, 0.4) * size
+            length = rng.uniform(0.1, 0.4) * frame.side
             # a stroke bounces off the frame
-            end_x, end_y = np.clip([x + length * math.cos(heading), y + length * math.sin(heading)], 0, size - 1)
+            end_x, end_y = np.clip([x + length * math.cos(heading), y + length * math.sin(heading)], 0, last)
             yield _segment(x, y, end_x, end_y, width), math.atan2(end_y - y, end_x - x)
             if (end_x, end_y) != (x + length * math.cos(heading), y + length * math.sin(heading)):
                 heading += math.pi / 2

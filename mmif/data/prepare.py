@@ -8,7 +8,6 @@ bytes depend on the sources and the settings alone, so that an interrupted run c
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -24,12 +23,14 @@ from mmif import __version__
 from mmif.backbones.mobilenet import mobilenet_v2
 from mmif.data import kmeans
 from mmif.data.collections import LAYOUTS, SPLITS, Record, drop_duplicates, read_layout
-from mmif.data.dataset import FORMAT
+from mmif.data.manifest import FORMAT, NAME, Split
 from mmif.data.photo import read_square
 from mmif.data.settings import Settings
 from mmif.data.shard import BATCH, chunks, readable, to_tensor, write_shard
 from mmif.data.workers import share_out
-from mmif.files import claim
+from mmif.files import claim, read_json, remove_orphans, sha256, write_json
+from mmif.images.folder import look_into
+from mmif.options import build
 
 _SHARD = 500  # photographs in one shard
 _FIT = 1500  # training photographs that k-means sees
@@ -64,13 +65,16 @@ def prepare(
     shards = _plan(records, out)
     manifest = _manifest(source, settings, records, duplicates)
     with _claimed(out):
+        for folder in (out, *(out / split for split in SPLITS)):
+            remove_orphans(folder)
         _begin(out, manifest)
         if settings.seg == "kmeans" and not (out / _CENTRES).exists():
             training = [record for record in records if record.split == "train"]
             _fit(training[:_FIT], settings, out / _CENTRES, weights, progress)
         _write_missing(shards, partial(_work, settings, out, weights), workers, progress)
-        manifest |= _describe(shards, settings, source, out) | {"complete": True, "made_by": f"mmif-data {__version__}"}
-        _write_json(out / "manifest.json", manifest)
+        manifest |= _describe(shards, settings, source, out) | _skipped(source)
+        manifest |= {"complete": True, "made_by": f"mmif-data {__version__}"}
+        write_json(out / NAME, manifest)
     return manifest
 
 
@@ -116,13 +120,13 @@ def _claimed(out: Path) -> Iterator[None]:
 
 def _begin(out: Path, manifest: dict[str, Any]) -> None:
     """Begin in an empty folder, or make sure that this same run began it and that what it wrote is whole."""
-    path = out / "manifest.json"
+    path = out / NAME
     if path.is_file():
         try:
-            begun = dict(json.loads(path.read_text()))
-            shards = [shard for split in begun.get("splits", {}).values() for shard in split["shards"]]
-            written = {out / shard["file"]: shard["sha256"] for shard in shards}
-        except (ValueError, TypeError, KeyError, AttributeError):
+            begun = dict(read_json(path))
+            splits = [build(Split, split, "splits") for split in dict(begun.get("splits", {})).values()]
+            written = {out / shard.file: shard.sha256 for split in splits for shard in split.shards}
+        except (ValueError, TypeError):
             begun, written = {}, {}  # damaged: differs in everything
         changed = [key for key in manifest if key != "complete" and begun.get(key) != manifest[key]]
         if changed:
@@ -130,13 +134,13 @@ def _begin(out: Path, manifest: dict[str, Any]) -> None:
                 f"--out must be new or hold the same set, but {', '.join(changed)} in {path} differ: "
                 "remove the folder or choose another"
             )
-        damaged = next((p for p, digest in written.items() if p.exists() and _sha256(p) != digest), None)
+        damaged = next((p for p, digest in written.items() if p.exists() and sha256(p) != digest), None)
         if damaged:
             raise ValueError(f"{damaged} must be as it was written, and is damaged: remove it and run this again")
         return
     if any(out.iterdir()):
         raise ValueError(f"--out must be a new or empty folder, or one that this command began, got {out}")
-    _write_json(path, manifest)
+    write_json(path, manifest)
 
 
 def _fit(records: list[Record], settings: Settings, path: Path, weights: Path | None, progress: bool) -> None:
@@ -189,15 +193,21 @@ def _describe(shards: dict[Path, list[Record]], settings: Settings, source: Path
         split = splits.setdefault(path.parent.name, {"count": 0, "shards": []})
         split["count"] += len(written)
         file = path.relative_to(out).as_posix()
-        split["shards"].append({"file": file, "count": len(written), "sha256": _sha256(path)})
+        split["shards"].append({"file": file, "count": len(written), "sha256": sha256(path)})
     return {"splits": splits, "corrupt": sorted(corrupt, key=lambda entry: entry["path"])}
+
+
+def _skipped(source: Path) -> dict[str, Any]:
+    """The files of the collection that no layout takes for photographs."""
+    skipped = look_into(source, recursive=True).skipped.items()
+    return {"skipped": [{"path": path.relative_to(source).as_posix(), "reason": reason} for path, reason in skipped]}
 
 
 def _keys(path: Path) -> set[str]:
     try:
         with tarfile.open(path, "r:") as tar:
             return {name.split(".")[0] for name in tar.getnames()}
-    except tarfile.TarError as error:
+    except Exception as error:  # of tarfile, on a damaged file: more than its own kinds
         raise ValueError(f"{path} must be a tar shard, got {error}: remove it and run this again") from error
 
 
@@ -205,7 +215,7 @@ def _reason(record: Record, settings: Settings, source: Path, shard: Path) -> di
     """Why a photograph is not in its shard."""
     try:
         read_square(record, settings)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         reason = str(error)
         for file in filter(None, (record.path, record.seg)):  # the manifest tells nothing of this machine
             reason = reason.replace(str(file), file.name)
@@ -215,13 +225,3 @@ def _reason(record: Record, settings: Settings, source: Path, shard: Path) -> di
 
 def _relative(record: Record, source: Path) -> str:
     return record.path.relative_to(source).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from mmif.data.collections import LAYOUTS, Record
 from mmif.images.labels import UNKNOWN
+from mmif.options import Range, Rate, check, spelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +16,12 @@ class Settings:
     """What fixes the bytes of the packed photographs, beside the sources."""
 
     layout: str
-    size: int = 128  # side of the stored squares in pixels
-    seg: str | None = None  # given, kmeans or none; None: given where the photographs have label maps, else kmeans
-    classes: int = 12  # labels that k-means makes, or that the label maps of layout folder hold
-    canny_sigma: float | None = None  # pixels; None: 2 at a side of 256, in proportion
+    size: Annotated[int, Range(16, 2048)] = 128  # side of the stored squares in pixels
+    seg: Literal["given", "kmeans", "none"] | None = None  # None: given where there are label maps, else kmeans
+    classes: Annotated[int, Range(2, UNKNOWN)] = (
+        12  # labels that k-means makes, or that the label maps of layout folder hold
+    )
+    canny_sigma: Rate | None = None  # pixels; None: 2 at a side of 256, in proportion
 
     def resolved(self, records: Iterable[Record]) -> Settings:
         """Fill in the defaults and check the values against the photographs found.
@@ -25,19 +29,14 @@ class Settings:
         Raises:
             ValueError: a value out of range, or label maps asked for where there are none.
         """
+        check(self, spelled)
         has_labels = any(record.seg for record in records)
         seg = self.seg or ("given" if has_labels else "kmeans")
         sigma = 2 * self.size / 256 if self.canny_sigma is None else self.canny_sigma
-        if seg not in ("given", "kmeans", "none"):
-            raise ValueError(f"--seg must be given, kmeans or none, got {seg!r}")
         if seg == "given" and not has_labels:
             raise ValueError(f"--seg given needs label maps, found none in layout {self.layout}: use kmeans or none")
-        if not 16 <= self.size <= 2048:
-            raise ValueError(f"--size must lie in 16..2048, got {self.size}")
-        if not 2 <= self.classes <= UNKNOWN:
-            raise ValueError(f"--classes must lie in 2..{UNKNOWN}, got {self.classes}")
-        if not 0 < sigma <= self.size:
-            raise ValueError(f"--canny-sigma must be > 0 and at most --size, got {sigma}")
+        if sigma > self.size:
+            raise ValueError(f"--canny-sigma must be at most --size, {self.size}; got {sigma}")
         return Settings(self.layout, self.size, seg, self.classes, sigma)
 
     @property

@@ -19,6 +19,7 @@ from mmif.data.edges import canny
 from mmif.data.kmeans import Labeller
 from mmif.data.photo import Square, encode_png, read_square
 from mmif.data.settings import Settings
+from mmif.files import writing
 from mmif.images.labels import label_image
 
 BATCH = 4  # photographs labelled at once: larger batches leave the cache and are slower
@@ -36,15 +37,13 @@ def write_shard(path: Path, records: Iterable[Record], settings: Settings, label
         labeller: makes the labels if ``settings.seg`` is kmeans.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+    with writing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for chunk in chunks(readable(records, settings), BATCH):
             images = to_tensor([square.image for _, square in chunk])
             edges = canny(images, settings.canny_sigma or 1.0)
             made = labeller(images).numpy() if labeller else [square.labels for _, square in chunk]
             for (record, square), edge, labels in zip(chunk, edges, made, strict=True):
                 _add_photograph(tar, record.key, square.data, labels, edge[0].numpy())
-    temporary.replace(path)
 
 
 def readable(records: Iterable[Record], settings: Settings) -> Iterator[tuple[Record, Square]]:
@@ -52,7 +51,7 @@ def readable(records: Iterable[Record], settings: Settings) -> Iterator[tuple[Re
     for record in records:
         try:
             yield record, read_square(record, settings)
-        except ValueError:
+        except (ValueError, OSError):
             continue
 
 

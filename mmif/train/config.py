@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from mmif.options import Count, Factor, Positive, Range, Rate, Share, check
+from mmif.options import Count, Factor, Positive, Range, Rate, Share, check, spelled
 
 MAY_CHANGE = "may change"  # marks what a run may go on with in another value: its result stays the same run's
-
-
-def spelled(field: str) -> str:
-    """The command line's name of a field."""
-    return "--" + field.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmif.config import ModelConfig
-from mmif.files import claim, parse_json, read_json, write_json, writing
+from mmif.files import claim, parse_json, read_json, remove_orphans, write_json, writing
 from mmif.options import marked
 from mmif.train.config import MAY_CHANGE, RunConfig
 
@@ -42,6 +42,8 @@ class Run:
         self._log = open(self.folder / "trainer" / "log.jsonl", "a+b")
         try:
             claim(self.folder, self._log)  # two runs in one folder would mix
+            for folder in (self.folder, self.folder / "trainer", self.folder / "samples"):
+                remove_orphans(folder)
             self._changed = self._check_options()
         except BaseException:
             self._log.close()

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import os
 import pickle
+import signal
+import subprocess
 import tarfile
 from itertools import islice
 from pathlib import Path
@@ -18,6 +22,7 @@ from mmif.data.edges import canny
 from mmif.data.prepare import prepare
 from mmif.data.settings import Settings
 from mmif.data.show import contact_sheet
+from mmif.data.workers import signals_held
 
 
 @pytest.fixture
@@ -27,6 +32,13 @@ def packed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path / "set"
 
 
+def rewrite(root: Path, **changes: object) -> None:
+    """Change keys of the manifest; None removes one."""
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+
+
 def take(root: Path, count: int, workers: int = 0, start: int = 0) -> list[dict]:
     dataset = PackedDataset(root, "train")
     return list(islice(batches(dataset, InfiniteSampler(len(dataset), 3, start), 4, workers), count))
@@ -34,7 +46,7 @@ def take(root: Path, count: int, workers: int = 0, start: int = 0) -> list[dict]
 
 def test_items(packed: Path, folder: Path):
     dataset = PackedDataset(packed, "train")
-    assert len(dataset) == dataset.manifest["splits"]["train"]["count"]
+    assert len(dataset) == dataset.manifest.splits["train"].count
     assert (dataset.size, dataset.labels, dataset.num_classes) == (32, [], 0)
     keys = set()
     for i in range(len(dataset)):
@@ -181,12 +193,48 @@ def test_a_shard_holds_nothing_but_png_and_jpeg(packed: Path):
         dataset[0]
 
 
-@pytest.mark.parametrize("damage", [{"size": "x"}, {"splits": 5}, {"labels": None}])
-def test_a_damaged_manifest(packed: Path, damage: dict):
-    manifest = json.loads((packed / "manifest.json").read_text()) | damage
-    (packed / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"manifest\.json is unreadable"):
-        PackedDataset(packed, "train")
+def test_a_label_that_the_manifest_does_not_have_is_named(tmp_path: Path, photograph):
+    photograph(tmp_path / "in" / "a.jpg", size=(32, 32))
+    Image.fromarray(np.full((32, 32), 2, np.uint8)).save(tmp_path / "in" / "a_seg.png")
+    manifest = prepare(tmp_path / "in", tmp_path / "set", Settings("folder", size=32, classes=3), progress=False)
+    (split,) = [name for name, entry in manifest["splits"].items() if entry["count"]]
+    rewrite(tmp_path / "set", num_classes=2, labels=["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"000000\.tar must hold a whole a, got .* a label 2, where the manifest has 2: "
+    ):
+        PackedDataset(tmp_path / "set", split)[0]
+
+
+def test_pictures_of_another_size_than_the_manifests_are_named(packed: Path):
+    rewrite(packed, size=64)
+    with pytest.raises(
+        ValueError, match=r"must hold a whole photo\d+, got .*: 32 x 32 pixels, where the manifest has 64 x"
+    ):
+        PackedDataset(packed, "train")[0]
+
+
+def test_workers_end_for_their_owner_and_for_nobody_else(packed: Path):
+    dataset = PackedDataset(packed, "train")
+    data = batches(dataset, InfiniteSampler(len(dataset), 3), 4, workers=1)
+    first = next(data)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):  # from a terminal, or a service manager
+        subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
+    assert len(first["key"]) == len(next(data)["key"]) == 4
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+    with pytest.raises(RuntimeError, match="worker"):  # who goes on without it is told
+        list(islice(data, 10))
+
+
+def test_a_signal_of_the_time_in_which_workers_start_is_not_lost():
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- it must come at the end of the inner block
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.SIGINT in signal.sigpending()
+        pytest.fail("the signal never came")
 
 
 def test_a_missing_shard(packed: Path):

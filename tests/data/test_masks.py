@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,46 @@ def test_the_area_lies_in_the_band_for_every_seed(lo: float, hi: float, kind: st
         assert hole.shape == (32, 32)
         assert hole.dtype == bool
         assert max(lo, 1 / 1024) <= hole.mean() <= hi
+
+
+# Of every hole, so that whoever changes what is drawn knows it: results with a seed are compared across versions.
+GEOMETRY = {
+    ("strokes", 0): "eed85ed890f05791",
+    ("strokes", 1): "3f1e900212de4797",
+    ("boxes", 0): "7af8e7c9688585cd",
+    ("boxes", 1): "42598f2a553ba957",
+    ("mixed", 0): "56d993aaf889e466",
+}
+
+
+@pytest.mark.parametrize(("kind", "seed"), list(GEOMETRY))
+def test_the_geometry_is_pinned(kind: str, seed: int):
+    hole = hole_at_ratio(64, 0.2, 0.4, np.random.default_rng(seed), kind)
+    assert hashlib.sha256(np.packbits(hole).tobytes()).hexdigest()[:16] == GEOMETRY[kind, seed]
+
+
+@pytest.mark.parametrize("size", [(96, 40), (17, 90), (1, 50), (300, 2)])
+@pytest.mark.parametrize("kind", ["strokes", "boxes"])
+def test_rectangles_are_filled_to_size(size: tuple[int, int], kind: str):
+    for seed in range(20):
+        hole = hole_at_ratio(size, 0.3, 0.5, np.random.default_rng(seed), kind)
+        assert hole.shape == size[::-1]
+        assert 0.3 <= hole.mean() <= 0.5
+
+
+def test_a_square_is_a_rectangle_of_equal_sides():
+    for seed in range(10):
+        square, rectangle = (hole_at_ratio(s, 0.2, 0.6, np.random.default_rng(seed)) for s in (48, (48, 48)))
+        assert np.array_equal(square, rectangle)
+
+
+def test_strokes_are_as_wide_as_said():
+    """At a side of 256 between 10 and 24 pixels for small areas: measured as the largest circle inside the hole."""
+    measure = pytest.importorskip("scipy.ndimage", reason="scipy measures the width")
+    for seed in range(20):
+        hole = hole_at_ratio(256, 0.04, 0.05, np.random.default_rng(seed), "strokes")
+        inside = measure.distance_transform_edt(np.pad(hole, 1))
+        assert 10 / 2 - 1 <= inside.max() <= 24 / 2 * 1.2 * 1.6  # crossings are wider
 
 
 @pytest.mark.parametrize("size", [1, 7, 128, 300])

@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, tmp_path, monkeypa
     def interrupted(path: Path, *args) -> None:
         if len(written) == stop_at:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(path.name + ".tmp").write_bytes(b"half a shard")
+            path.with_name(f".{path.name}.0123456789abcdef.part").write_bytes(b"half a shard")  # as a kill leaves it
             raise KeyboardInterrupt
         written.append(path)
         write(path, *args)
@@ -139,6 +139,34 @@ def test_corrupt_files_are_listed_and_skipped(folder: Path, tmp_path: Path, monk
     assert str(tmp_path) not in json.dumps(manifest)
     assert sum(entry["count"] for entry in manifest["splits"].values()) == 37
     assert pack(folder, tmp_path / "out") == manifest
+
+
+def test_a_photograph_that_cannot_be_opened_is_listed_and_skipped(folder: Path, tmp_path: Path):
+    (folder / "photo3.jpg").unlink()
+    (folder / "photo3.jpg").symlink_to("/proc/self/mem")  # a file whose reading fails, for an administrator, too
+    manifest = pack(folder, tmp_path / "out")
+    (entry,) = manifest["corrupt"]
+    assert entry["path"] == "photo3.jpg"
+    assert entry["reason"]
+    assert sum(split["count"] for split in manifest["splits"].values()) == 39
+
+
+def test_what_is_no_photograph_is_listed(folder: Path, tmp_path: Path, photograph):
+    photograph(folder / "a.gif", 60)
+    photograph(folder / "b.jfif.jpg", 61).rename(folder / "b.jfif")
+    (folder / "._photo1.jpg").write_bytes(b"what a Mac leaves beside a file")
+    (folder / ".hidden").mkdir()
+    photograph(folder / ".hidden" / "c.jpg", 62)
+    (folder / "notes.txt").write_text("not mine to pack")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "lost.png").symlink_to("nowhere")
+    manifest = pack(folder, tmp_path / "out")
+    assert manifest["skipped"] == [
+        {"path": "deep/lost.png", "reason": "a link that leads nowhere, or no file"},
+        {"path": "notes.txt", "reason": "not a picture that is read"},
+    ]
+    assert manifest["corrupt"] == []
+    assert sum(split["count"] for split in manifest["splits"].values()) == 42
 
 
 def test_only_corrupt_files(tmp_path: Path):
@@ -323,10 +351,16 @@ def test_a_file_is_no_folder(folder: Path, tmp_path: Path):
         pack(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["format", "splits"])
+@pytest.mark.parametrize("damage", ["format", "splits", "outside", "list"])
 def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path, damage: str):
     manifest = pack(folder, tmp_path / "out")
-    content = '{"format":' if damage == "format" else json.dumps(manifest | {"splits": [5]})
+    outside = {"count": 1, "shards": [{"file": "../outside.tar", "count": 1, "sha256": "0" * 64}]}
+    content = {
+        "format": '{"format":',
+        "splits": json.dumps(manifest | {"splits": [5]}),
+        "outside": json.dumps(manifest | {"splits": {"train": outside}}),
+        "list": "[1]",
+    }[damage]
     (tmp_path / "out" / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"format.* in .*manifest.json differ: remove the folder"):
         pack(folder, tmp_path / "out")
@@ -350,12 +384,13 @@ def test_a_folder_with_something_else_is_left_alone(folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        (Settings("folder", size=8), "--size must lie in"),
-        (Settings("folder", seg="drawn"), "--seg must be"),
+        (Settings("folder", size=8), "--size must be a whole number in 16..2048, got 8"),
+        (Settings("folder", seg="drawn"), "--seg must be one of given, kmeans, none or nothing, got 'drawn'"),
         (Settings("folder", seg="given"), "--seg given needs label maps"),
-        (Settings("folder", classes=1), "--classes must lie in"),
-        (Settings("folder", classes=256), "--classes must lie in"),
-        (Settings("folder", canny_sigma=0.0), "--canny-sigma must be"),
+        (Settings("folder", classes=1), "--classes must be a whole number in 2..255, got 1"),
+        (Settings("folder", classes=256), "--classes must be a whole number in 2..255, got 256"),
+        (Settings("folder", canny_sigma=0.0), "--canny-sigma must be a number > 0"),
+        (Settings("folder", size=32, canny_sigma=33.0), "--canny-sigma must be at most --size, 32; got 33"),
     ],
 )
 def test_settings_out_of_range(folder: Path, tmp_path: Path, settings: Settings, word: str):
