@@ -89,7 +89,7 @@ def main() -> None:
         files.write_json(path, not_measured("no CUDA device"))
         print(f"no CUDA device is visible to torch: nothing was measured, and {path} says so")
     elif args.device == "cuda" and missing:
-        raise SystemExit(f"kernels_cuda: there must be CUDA kernels to measure, but {missing}")
+        raise SystemExit(f"kernels_cuda: no CUDA kernels to measure, {missing}")
     elif len(args.only) == 1 or args.quick:
         samples = {"samples": 3, "seconds": 0.5, "warmup_s": 0.0} if args.quick else {}
         setup = Setup(args.device, not args.warm, not args.no_compile, args.nvlabs, **samples)

@@ -76,7 +76,7 @@ def load_resnet50_ade20k(path: str | Path | None) -> ResNet50Dilated:
     if not path:
         raise ValueError(
             "resnet50_ade20k needs its weights: give the file encoder_epoch_20.pth of "
-            "ade20k-resnet50dilated-ppm_deepsup with --perceptual_weights"
+            "ade20k-resnet50dilated-ppm_deepsup with --perceptual-weights"
         )
     net = ResNet50Dilated()
     try:
@@ -86,5 +86,5 @@ def load_resnet50_ade20k(path: str | Path | None) -> ResNet50Dilated:
         raise ValueError(f"the perceptual weights {path} cannot be read: {error}") from error
     except Exception as error:
         first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} must hold the ADE20K ResNet-50 encoder, and does not: {first}") from error
+        raise ValueError(f"{path} does not hold the ADE20K ResNet-50 encoder: {first}") from error
     return net

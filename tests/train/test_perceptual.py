@@ -40,7 +40,7 @@ def test_gradient_reaches_the_first_image_only(monkeypatch):
 
 
 def test_missing_weights_say_what_to_give():
-    with pytest.raises(ValueError, match="--perceptual_weights"):
+    with pytest.raises(ValueError, match="--perceptual-weights"):
         load_resnet50_ade20k(None)
     with pytest.raises(ValueError, match="cannot be read"):
         load_resnet50_ade20k("/nowhere.pth")
