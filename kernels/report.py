@@ -87,7 +87,7 @@ def compiled(specimen: Specimen, arch: int) -> Row:
         kernel = triton.compile(
             _source(specimen),
             target=GPUTarget("cuda", arch, 32),
-            options={"num_warps": specimen.config.warps, "num_stages": specimen.config.stages},
+            options=specimen.config.options,
         )
     except Exception as error:  # whatever a compiler may raise: the other rows still count
         return row(error=" ".join(f"{type(error).__name__}: {error}".split()))
@@ -96,14 +96,37 @@ def compiled(specimen: Specimen, arch: int) -> Row:
 
 
 def _source(specimen: Specimen) -> ASTSource:
-    fn, given = specimen.fn, {**dict(specimen.config.blocks), **specimen.constexprs}
-    constexprs = {name: value for name, value in given.items() if name in fn.arg_names}
-    return ASTSource(
-        fn=fn,
-        signature={name: "constexpr" if name in constexprs else specimen.signature[name] for name in fn.arg_names},
-        constexprs={(fn.arg_names.index(name),): value for name, value in constexprs.items()},
-        attrs={(fn.arg_names.index(name),): [["tt.divisibility", 16]] for name in specimen.aligned},
-    )
+    names = specimen.fn.arg_names
+    known = {**dict(specimen.config.blocks), **specimen.constexprs}
+    arguments = {name: known[name] if name in known else specimen.signature[name] for name in names}
+    constant: dict[tuple[int, ...], Any] = {
+        (names.index(name),): value for name, value in known.items() if name in names
+    }
+    aligned: dict[tuple[int, ...], Any] = {}
+    for name in arguments.keys() - known.keys():
+        for path, leaf in leaves(arguments[name], (names.index(name),)):
+            if not isinstance(leaf, str):
+                constant[path] = leaf
+            elif name in specimen.aligned:
+                aligned[path] = [["tt.divisibility", 16]]
+    signature = {name: "constexpr" if name in known else _typed(value) for name, value in arguments.items()}
+    return ASTSource(fn=specimen.fn, signature=signature, constexprs=constant, attrs=aligned)
+
+
+def leaves(value: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """What a tree of tuples holds, each with its path from the root."""
+    if not isinstance(value, tuple):
+        yield path, value
+        return
+    for i, each in enumerate(value):
+        yield from leaves(each, (*path, i))
+
+
+def _typed(value: Any) -> Any:
+    """The types of an argument, in tuples as the argument; what is no type is known when the kernel is compiled."""
+    if isinstance(value, tuple):
+        return tuple(map(_typed, value))
+    return value if isinstance(value, str) else "constexpr"
 
 
 def _resources(cubin: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ shared between programs: the order of summation is fixed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -17,18 +18,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ..tuning import Config, Specimen, capability, run
-from .bwd_queries import attention_queries, derivatives, load_stats
+from .bwd_queries import QueryInputs, QueryOutputs, attention_queries, derivatives, load_stats
 from .heads import (
     LARGE,
     Head,
+    Strides,
     aligned,
     by_heads,
     config_of,
     features_at_once,
-    grid_of,
     heads_of,
-    in_twos,
     key_of,
+    launches,
     specimens_of,
 )
 from .patches import (
@@ -45,11 +46,33 @@ from .patches import (
 )
 
 
+class KeyInputs(NamedTuple):
+    """What :func:`attention_keys` reads; all as for :func:`.bwd_queries.attention_queries`, which wrote ``delta``."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gate: Tensor | None
+    dy: Tensor
+    stats: Tensor
+    delta: Tensor
+
+
+class KeyOutputs(NamedTuple):
+    """What it writes."""
+
+    dk: Tensor
+    dv: Tensor
+    dgate: Tensor | None
+
+
 @triton.jit
-def _keys_stream_queries(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+def _keys_stream_queries(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, stats, delta = inputs
     dk, dv, dgate = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     D: tl.constexpr = HEAD.all_features
     keys, d = block * M + tl.arange(0, M), tl.arange(0, D)
     held = load_tokens(k, keys, d, in_strides, HEAD)
@@ -81,14 +104,14 @@ def _keys_stream_queries(block, inputs, outputs, strides, HEAD: tl.constexpr, M:
 
 
 @triton.jit
-def _keys_stream_features(
-    block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr
-):
+def _keys_stream_features(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, stats, delta = inputs
     dk, dv, dgate = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     L: tl.constexpr = HEAD.all_tokens
-    keys, queries = block // SPLITS * M + tl.arange(0, M), tl.arange(0, L)
+    keys, queries = block // HEAD.splits * M + tl.arange(0, M), tl.arange(0, L)
     scores, dp = tl.zeros([M, L], tl.float32), tl.zeros([M, L], tl.float32)
     for first in range(0, HEAD.features, N):
         d = first + tl.arange(0, N)
@@ -106,7 +129,7 @@ def _keys_stream_features(
     if HEAD.gates_keys:
         store_gate_gradient(dgate, tl.sum(dg, 1), keys, gate_strides, HEAD)
     weights, ds = weights.to(dy.dtype.element_ty), ds.to(q.dtype.element_ty)
-    start, end = part(block, N, SPLITS, HEAD)
+    start, end = part(block, HEAD)
     for first in range(start, end, N):
         d = first + tl.arange(0, N)
         sums_v = tl.dot(weights, load_tokens(dy, queries, d, out_strides, HEAD), input_precision=HEAD.precision)
@@ -116,80 +139,32 @@ def _keys_stream_features(
 
 
 @triton.jit
-def _keys_body(
-    block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr
-):
+def _keys_body(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, stats, delta = inputs
     dk, dv, dgate = outputs
+    in_strides, out_strides, gate_strides = strides
     if gate is not None:
-        gate, dgate = gate_of(gate, strides[2], HEAD), gate_of(dgate, strides[2], HEAD)
+        gate, dgate = gate_of(gate, gate_strides, HEAD), gate_of(dgate, gate_strides, HEAD)
     inputs = (
-        image_of(q, strides[0], HEAD),
-        image_of(k, strides[0], HEAD),
-        image_of(v, strides[0], HEAD),
+        image_of(q, in_strides, HEAD),
+        image_of(k, in_strides, HEAD),
+        image_of(v, in_strides, HEAD),
         gate,
-        image_of(dy, strides[1], HEAD),
+        image_of(dy, out_strides, HEAD),
         row_of(stats, HEAD.rows, HEAD),
         row_of(delta, 1, HEAD),
     )
-    outputs = (image_of(dk, strides[1], HEAD), image_of(dv, strides[1], HEAD), dgate)
+    outputs = (image_of(dk, out_strides, HEAD), image_of(dv, out_strides, HEAD), dgate)
     if HEAD.streams_keys:
-        _keys_stream_queries(block, inputs, outputs, strides, HEAD, M, N)
+        _keys_stream_queries(block, inputs, outputs, strides, HEAD)
     else:
-        _keys_stream_features(block, inputs, outputs, strides, HEAD, M, N, SPLITS)
+        _keys_stream_features(block, inputs, outputs, strides, HEAD)
 
 
 @triton.jit
-def attention_keys(
-    q,  # all as in attention_queries
-    k,
-    v,
-    gate,
-    dy,
-    stats,
-    delta,
-    dk,
-    dv,
-    dgate,
-    q_n,
-    q_c,
-    q_h,
-    q_w,
-    y_n,
-    y_c,
-    y_h,
-    y_w,
-    gate_n,
-    gate_p,
-    gate_h,
-    gate_w,
-    HEAD: tl.constexpr,
-    SECOND: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    MID_M: tl.constexpr,
-    MID_N: tl.constexpr,
-    WIDE_M: tl.constexpr,
-    WIDE_D: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
+def attention_keys(inputs, outputs, strides, HEAD: tl.constexpr, SECOND: tl.constexpr):
     """Gradients of k, v and of gates per key: programs (blocks of the heads, samples)."""
-    strides = ((q_n, q_c, q_h, q_w), (y_n, y_c, y_h, y_w), (gate_n, gate_p, gate_h, gate_w))
-    run_head(
-        _keys_body,
-        (q, k, v, gate, dy, stats, delta),
-        (dk, dv, dgate),
-        strides,
-        HEAD,
-        SECOND,
-        BLOCK_M,
-        BLOCK_N,
-        MID_M,
-        MID_N,
-        WIDE_M,
-        WIDE_D,
-        SPLITS,
-    )
+    run_head(_keys_body, inputs, outputs, strides, HEAD, SECOND)
 
 
 def backward(
@@ -235,16 +210,17 @@ def _launch(
     q, k, v = aligned(q, k, v)
     y, dy = aligned(y, dy)
     dq, dk, dv = (torch.empty_like(y) for _ in range(3))
-    dgate = q.new_empty(0)
+    dgate = None
     if gate is not None:
         dgate, gate = aligned(torch.empty_like(gate), gate)
     delta = torch.empty_like(stats[:, :1])
-    strides = (*q.stride(), *y.stride(), *((0, 0, 0, 0) if gate is None else gate.stride()))
-    for head, second in in_twos(heads):
-        grid, known = grid_of(head, second, config, q.shape[0]), {"HEAD": head, "SECOND": second, **config.kwargs}
-        attention_queries[grid](q, k, v, gate, dy, y, stats, dq, dgate, delta, *strides, **known)
-        attention_keys[grid](q, k, v, gate, dy, stats, delta, dk, dv, dgate, *strides, **known)
-    return dq, dk, dv, dgate
+    strides = Strides(q.stride(), y.stride(), None if gate is None else gate.stride())
+    for_queries = QueryInputs(q, k, v, gate, dy, y, stats), QueryOutputs(dq, dgate, delta)
+    for_keys = KeyInputs(q, k, v, gate, dy, stats, delta), KeyOutputs(dk, dv, dgate)
+    for grid, known in launches(heads, config, q.shape[0]):
+        attention_queries[grid](*for_queries, strides, **known)
+        attention_keys[grid](*for_keys, strides, **known)
+    return dq, dk, dv, q.new_empty(0) if dgate is None else dgate
 
 
 def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[Config]:
@@ -262,5 +238,7 @@ def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[
 
 def specimens(capability: int) -> Iterator[Specimen]:
     """What is compiled ahead of time."""
-    yield from specimens_of("attention_queries", attention_queries, configs, capability)
-    yield from specimens_of("attention_keys", attention_keys, configs, capability)
+    queries = {"inputs": QueryInputs, "outputs": QueryOutputs}
+    keys = {"inputs": KeyInputs, "outputs": KeyOutputs}
+    yield from specimens_of(attention_queries, queries, configs, capability)
+    yield from specimens_of(attention_keys, keys, configs, capability)

@@ -8,8 +8,11 @@ the gate, and for each query ``delta = sum_d dy_d y_d``: in every mode the mean,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .patches import (
     INF,
@@ -26,6 +29,26 @@ from .patches import (
     run_head,
     store_tokens,
 )
+
+
+class QueryInputs(NamedTuple):
+    """What :func:`attention_queries` reads."""
+
+    q: Tensor  # [N, C, H, W], as are k and v, of the same strides
+    k: Tensor
+    v: Tensor
+    gate: Tensor | None  # [N, P, H, W], or [N, P, L, L] in mode map
+    dy: Tensor  # [N, C, H, W], as are y and the gradients, of the same strides
+    y: Tensor
+    stats: Tensor  # [N, S, T], dense
+
+
+class QueryOutputs(NamedTuple):
+    """What it writes."""
+
+    dq: Tensor
+    dgate: Tensor | None  # like gate; written here in mode map, else by attention_keys
+    delta: Tensor  # [N, 1, T], dense
 
 
 @triton.jit
@@ -65,10 +88,12 @@ def _store_pair_gradient(dgate, value, queries, keys, strides, HEAD: tl.constexp
 
 
 @triton.jit
-def _queries_stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+def _queries_stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, y, stats = inputs
     dq, dgate, delta = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     D: tl.constexpr = HEAD.all_features
     queries, d = block * M + tl.arange(0, M), tl.arange(0, D)
     held = load_tokens(q, queries, d, in_strides, HEAD)
@@ -95,14 +120,14 @@ def _queries_stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr, M:
 
 
 @triton.jit
-def _queries_stream_features(
-    block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr
-):
+def _queries_stream_features(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, y, stats = inputs
     dq, dgate, delta = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     L: tl.constexpr = HEAD.all_tokens
-    queries, keys = block // SPLITS * M + tl.arange(0, M), tl.arange(0, L)
+    queries, keys = block // HEAD.splits * M + tl.arange(0, M), tl.arange(0, L)
     scores, dp, mean = tl.zeros([M, L], tl.float32), tl.zeros([M, L], tl.float32), tl.zeros([M], tl.float32)
     for first in range(0, HEAD.features, N):
         d = first + tl.arange(0, N)
@@ -123,7 +148,7 @@ def _queries_stream_features(
     if HEAD.mode == "map":
         _store_pair_gradient(dgate, dg, queries, keys, gate_strides, HEAD)
     ds = ds.to(k.dtype.element_ty)
-    start, end = part(block, N, SPLITS, HEAD)
+    start, end = part(block, HEAD)
     for first in range(start, end, N):
         d = first + tl.arange(0, N)
         sums = tl.dot(ds, load_tokens(k, keys, d, in_strides, HEAD), input_precision=HEAD.precision)
@@ -131,77 +156,29 @@ def _queries_stream_features(
 
 
 @triton.jit
-def _queries_body(
-    block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr
-):
+def _queries_body(block, inputs, outputs, strides, HEAD: tl.constexpr):
     q, k, v, gate, dy, y, stats = inputs
     dq, dgate, delta = outputs
+    in_strides, out_strides, gate_strides = strides
     if gate is not None:
-        gate, dgate = gate_of(gate, strides[2], HEAD), gate_of(dgate, strides[2], HEAD)
+        gate, dgate = gate_of(gate, gate_strides, HEAD), gate_of(dgate, gate_strides, HEAD)
     inputs = (
-        image_of(q, strides[0], HEAD),
-        image_of(k, strides[0], HEAD),
-        image_of(v, strides[0], HEAD),
+        image_of(q, in_strides, HEAD),
+        image_of(k, in_strides, HEAD),
+        image_of(v, in_strides, HEAD),
         gate,
-        image_of(dy, strides[1], HEAD),
-        image_of(y, strides[1], HEAD),
+        image_of(dy, out_strides, HEAD),
+        image_of(y, out_strides, HEAD),
         row_of(stats, HEAD.rows, HEAD),
     )
-    outputs = (image_of(dq, strides[1], HEAD), dgate, row_of(delta, 1, HEAD))
+    outputs = (image_of(dq, out_strides, HEAD), dgate, row_of(delta, 1, HEAD))
     if HEAD.streams_keys:
-        _queries_stream_keys(block, inputs, outputs, strides, HEAD, M, N)
+        _queries_stream_keys(block, inputs, outputs, strides, HEAD)
     else:
-        _queries_stream_features(block, inputs, outputs, strides, HEAD, M, N, SPLITS)
+        _queries_stream_features(block, inputs, outputs, strides, HEAD)
 
 
 @triton.jit
-def attention_queries(
-    q,  # [N, C, H, W], as are k and v, of the same strides
-    k,
-    v,
-    gate,  # [N, P, H, W], or [N, P, L, L] in mode map, or None
-    dy,  # [N, C, H, W], as are y and the gradients, of the same strides
-    y,
-    stats,  # [N, S, T], dense
-    dq,
-    dgate,  # like gate; mode map: written here, else in the second launch
-    delta,  # [N, 1, T], dense
-    q_n,
-    q_c,
-    q_h,
-    q_w,
-    y_n,
-    y_c,
-    y_h,
-    y_w,
-    gate_n,
-    gate_p,
-    gate_h,
-    gate_w,
-    HEAD: tl.constexpr,
-    SECOND: tl.constexpr,  # another head, or None
-    BLOCK_M: tl.constexpr,  # narrow heads: queries and keys of a block
-    BLOCK_N: tl.constexpr,
-    MID_M: tl.constexpr,  # the same for heads of more features
-    MID_N: tl.constexpr,
-    WIDE_M: tl.constexpr,  # heads whose features stream: queries and features of a block
-    WIDE_D: tl.constexpr,
-    SPLITS: tl.constexpr,  # programs that share the features of such a block's gradient
-):
+def attention_queries(inputs, outputs, strides, HEAD: tl.constexpr, SECOND: tl.constexpr):
     """Gradient of q, and of gates per pair: programs (blocks of the heads, samples)."""
-    strides = ((q_n, q_c, q_h, q_w), (y_n, y_c, y_h, y_w), (gate_n, gate_p, gate_h, gate_w))
-    run_head(
-        _queries_body,
-        (q, k, v, gate, dy, y, stats),
-        (dq, dgate, delta),
-        strides,
-        HEAD,
-        SECOND,
-        BLOCK_M,
-        BLOCK_N,
-        MID_M,
-        MID_N,
-        WIDE_M,
-        WIDE_D,
-        SPLITS,
-    )
+    run_head(_queries_body, inputs, outputs, strides, HEAD, SECOND)

@@ -12,6 +12,7 @@ Scores are kept times log2(e), for ``exp2``. Mode ``log`` adds log2 of the gate 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -22,15 +23,15 @@ from ..tuning import Config, Specimen, capability, run
 from .heads import (
     LARGE,
     Head,
+    Strides,
     aligned,
     by_heads,
     config_of,
     dense_format,
     features_at_once,
-    grid_of,
     heads_of,
-    in_twos,
     key_of,
+    launches,
     specimens_of,
 )
 from .patches import (
@@ -47,6 +48,23 @@ from .patches import (
     run_head,
     store_tokens,
 )
+
+
+class Inputs(NamedTuple):
+    """What :func:`attention_forward` reads."""
+
+    q: Tensor  # [N, C, H, W], as are k and v, of the same strides
+    k: Tensor
+    v: Tensor
+    gate: Tensor | None  # [N, P, H, W], or [N, P, L, L] in mode map
+    residual: Tensor | None  # like y
+
+
+class Outputs(NamedTuple):
+    """What it writes."""
+
+    y: Tensor  # [N, C, H, W]
+    stats: Tensor  # [N, S, T], dense
 
 
 @triton.jit
@@ -94,11 +112,13 @@ def _store_output(y, residual, value, queries, d, strides, HEAD: tl.constexpr):
 
 
 @triton.jit
-def _stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+def _stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr):
     """A block of M queries against N keys at a time."""
-    q, k, v, gate = inputs
-    residual, y, stats = outputs
+    q, k, v, gate, residual = inputs
+    y, stats = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     D: tl.constexpr = HEAD.all_features
     queries, d = block * M + tl.arange(0, M), tl.arange(0, D)
     held = load_tokens(q, queries, d, in_strides, HEAD)
@@ -121,22 +141,15 @@ def _stream_keys(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.cons
 
 
 @triton.jit
-def _stream_features(
-    block,
-    inputs,
-    outputs,
-    strides,
-    HEAD: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
+def _stream_features(block, inputs, outputs, strides, HEAD: tl.constexpr):
     """A block of M queries against all keys, N features at a time; it makes one part in SPLITS of the output."""
-    q, k, v, gate = inputs
-    residual, y, stats = outputs
+    q, k, v, gate, residual = inputs
+    y, stats = outputs
     in_strides, out_strides, gate_strides = strides
+    M: tl.constexpr = HEAD.held
+    N: tl.constexpr = HEAD.at_once
     L: tl.constexpr = HEAD.all_tokens
-    queries, keys = block // SPLITS * M + tl.arange(0, M), tl.arange(0, L)
+    queries, keys = block // HEAD.splits * M + tl.arange(0, M), tl.arange(0, L)
     scores = tl.zeros([M, L], tl.float32)
     for first in range(0, HEAD.features, N):
         d = first + tl.arange(0, N)
@@ -147,11 +160,11 @@ def _stream_features(
     g = load_gate(gate, queries, keys, gate_strides, HEAD)
     weights, gated, highest, _ = _softmax_step(scores, g, keys, tl.full([M], -INF, tl.float32), HEAD)
     total = tl.sum(weights, 1)
-    if block % SPLITS == 0:
+    if block % HEAD.splits == 0:
         _store_stats(stats, queries, highest, total, _highest_open(scores, g), HEAD)
     inverse = 1.0 / _divisor(total, HEAD)[:, None]
     gated = gated.to(v.dtype.element_ty)
-    start, end = part(block, N, SPLITS, HEAD)
+    start, end = part(block, HEAD)
     for first in range(start, end, N):
         d = first + tl.arange(0, N)
         values = load_tokens(v, keys, d, in_strides, HEAD)
@@ -160,74 +173,32 @@ def _stream_features(
 
 
 @triton.jit
-def _body(block, inputs, outputs, strides, HEAD: tl.constexpr, M: tl.constexpr, N: tl.constexpr, SPLITS: tl.constexpr):
-    q, k, v, gate = inputs
-    residual, y, stats = outputs
+def _body(block, inputs, outputs, strides, HEAD: tl.constexpr):
+    q, k, v, gate, residual = inputs
+    y, stats = outputs
+    in_strides, out_strides, gate_strides = strides
     if gate is not None:
-        gate = gate_of(gate, strides[2], HEAD)
-    inputs = (
-        image_of(q, strides[0], HEAD),
-        image_of(k, strides[0], HEAD),
-        image_of(v, strides[0], HEAD),
-        gate,
-    )
+        gate = gate_of(gate, gate_strides, HEAD)
     if residual is not None:
-        residual = image_of(residual, strides[1], HEAD)
-    outputs = (residual, image_of(y, strides[1], HEAD), row_of(stats, HEAD.rows, HEAD))
+        residual = image_of(residual, out_strides, HEAD)
+    inputs = (
+        image_of(q, in_strides, HEAD),
+        image_of(k, in_strides, HEAD),
+        image_of(v, in_strides, HEAD),
+        gate,
+        residual,
+    )
+    outputs = (image_of(y, out_strides, HEAD), row_of(stats, HEAD.rows, HEAD))
     if HEAD.streams_keys:
-        _stream_keys(block, inputs, outputs, strides, HEAD, M, N)
+        _stream_keys(block, inputs, outputs, strides, HEAD)
     else:
-        _stream_features(block, inputs, outputs, strides, HEAD, M, N, SPLITS)
+        _stream_features(block, inputs, outputs, strides, HEAD)
 
 
 @triton.jit
-def attention_forward(
-    q,  # [N, C, H, W], as are k and v, of the same strides
-    k,
-    v,
-    gate,  # [N, P, H, W], or [N, P, L, L] in mode map, or None
-    residual,  # like y, or None
-    y,  # [N, C, H, W]
-    stats,  # [N, S, T], dense
-    q_n,
-    q_c,
-    q_h,
-    q_w,
-    y_n,
-    y_c,
-    y_h,
-    y_w,
-    gate_n,
-    gate_p,
-    gate_h,
-    gate_w,
-    HEAD: tl.constexpr,
-    SECOND: tl.constexpr,  # another head, or None
-    BLOCK_M: tl.constexpr,  # narrow heads: queries and keys of a block
-    BLOCK_N: tl.constexpr,
-    MID_M: tl.constexpr,  # the same for heads of more features
-    MID_N: tl.constexpr,
-    WIDE_M: tl.constexpr,  # heads whose features stream: queries and features of a block
-    WIDE_D: tl.constexpr,
-    SPLITS: tl.constexpr,  # programs that share the features of such a block's output
-):
+def attention_forward(inputs, outputs, strides, HEAD: tl.constexpr, SECOND: tl.constexpr):
     """Attention of one head or two over all samples: programs (blocks of the heads, samples)."""
-    strides = ((q_n, q_c, q_h, q_w), (y_n, y_c, y_h, y_w), (gate_n, gate_p, gate_h, gate_w))
-    run_head(
-        _body,
-        (q, k, v, gate),
-        (residual, y, stats),
-        strides,
-        HEAD,
-        SECOND,
-        BLOCK_M,
-        BLOCK_N,
-        MID_M,
-        MID_N,
-        WIDE_M,
-        WIDE_D,
-        SPLITS,
-    )
+    run_head(_body, inputs, outputs, strides, HEAD, SECOND)
 
 
 def forward(
@@ -262,11 +233,10 @@ def _launch(
     if residual is not None:
         _, residual = aligned(y, residual)
     stats = torch.empty((q.shape[0], heads[0].rows, heads[0].tokens_of_all), dtype=torch.float32, device=q.device)
-    strides = (*q.stride(), *y.stride(), *((0, 0, 0, 0) if gate is None else gate.stride()))
-    for head, second in in_twos(heads):
-        attention_forward[grid_of(head, second, config, q.shape[0])](
-            *(q, k, v, gate, residual, y, stats), *strides, HEAD=head, SECOND=second, **config.kwargs
-        )
+    inputs, outputs = Inputs(q, k, v, gate, residual), Outputs(y, stats)
+    strides = Strides(q.stride(), y.stride(), None if gate is None else gate.stride())
+    for grid, known in launches(heads, config, q.shape[0]):
+        attention_forward[grid](inputs, outputs, strides, **known)
     return y, stats
 
 
@@ -286,4 +256,4 @@ def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[
 
 def specimens(capability: int) -> Iterator[Specimen]:
     """What is compiled ahead of time."""
-    return specimens_of("attention_forward", attention_forward, configs, capability)
+    return specimens_of(attention_forward, {"inputs": Inputs, "outputs": Outputs}, configs, capability)

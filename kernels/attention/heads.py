@@ -7,10 +7,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from ..tuning import Config, Specimen
@@ -85,16 +84,26 @@ class Head:
         return min(16, _power_of_two(self.patch * self.patch))
 
 
-@triton.constexpr_function
-def side(head, narrow, middle, wide):
-    """The side of a block that suits the features of a head."""
-    return narrow if head.features <= NARROW else middle if head.features <= STREAMED else wide
+@dataclass(frozen=True)
+class CutHead(Head):
+    """A head and the blocks that its programs make it in: what a kernel is compiled for."""
+
+    held: int  # tokens of a block
+    at_once: int  # what streams past a block: tokens of the other side, or features where these are too many to hold
+    splits: int  # programs that share the features of such a block's result
+
+    @property
+    def programs(self) -> int:
+        """How many make the head of one sample."""
+        return -(-self.tokens // self.held) * (1 if self.streams_keys else self.splits)
 
 
-@triton.constexpr_function
-def programs(head, rows, splits):
-    """How many programs make a head, each of them ``rows`` tokens; wide heads are also split by features."""
-    return -(-head.tokens // rows) * (1 if head.streams_keys else splits)
+class Strides(NamedTuple):
+    """Those of the images that are read as tokens, of the output and what lies as it does, and of the gates."""
+
+    read: tuple[int, ...]
+    out: tuple[int, ...]
+    gate: tuple[int, ...] | None
 
 
 def heads_of(q: Tensor, patch_sizes: Sequence[int], mode: str) -> list[Head]:
@@ -110,9 +119,19 @@ def _tf32(q: Tensor) -> bool:
     return q.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
-def in_twos(heads: Sequence[Head]) -> Iterator[tuple[Head, Head | None]]:
-    """Two heads for each launch."""
-    return itertools.zip_longest(heads[::2], heads[1::2])
+def cut(head: Head, config: Config) -> CutHead:
+    """The head in the blocks that a configuration has for its number of features."""
+    blocks = dict(config.blocks)
+    width = "NARROW" if head.features <= NARROW else "MIDDLE" if head.features <= STREAMED else "WIDE"
+    return CutHead(**vars(head), held=blocks[f"{width}_M"], at_once=blocks[f"{width}_N"], splits=blocks["SPLITS"])
+
+
+def launches(heads: Sequence[Head], config: Config, batch: int) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """Two heads for each launch: its grid, and what the kernel gets by name."""
+    for pair in itertools.zip_longest(heads[::2], heads[1::2]):
+        first, second = (cut(head, config) if head else None for head in pair)
+        programs = sum(head.programs for head in (first, second) if head)
+        yield (programs, batch), {"HEAD": first, "SECOND": second, **config.options}
 
 
 def key_of(q: Tensor, patch_sizes: Sequence[int], mode: str) -> tuple[str | int, ...]:
@@ -142,14 +161,6 @@ def by_heads(image: Tensor, gate: Tensor) -> Tensor:
     return image * gate.repeat_interleave(image.shape[1] // gate.shape[1], 1)
 
 
-def grid_of(head: Head, second: Head | None, config: Config, batch: int) -> tuple[int, int]:
-    """Programs of one launch: those of its heads, for each sample."""
-    blocks = dict(config.blocks)
-    rows = (blocks["BLOCK_M"], blocks["MID_M"], blocks["WIDE_M"])
-    count = sum(programs(each, side(each, *rows), blocks["SPLITS"]) for each in (head, second) if each)
-    return count, batch
-
-
 def features_at_once(heads: Sequence[Head], dtype: torch.dtype) -> int:
     """Features of a block against all tokens of a wide head: 32 KiB."""
     tokens = max((head.all_tokens for head in heads if not head.streams_keys), default=16)
@@ -159,8 +170,8 @@ def features_at_once(heads: Sequence[Head], dtype: torch.dtype) -> int:
 def config_of(
     warps: int, stages: int, narrow: tuple[int, int], middle: tuple[int, int], wide: tuple[int, int], splits: int
 ) -> Config:
-    """A configuration from the two sides of a block for each width of head; see the arguments of the kernels."""
-    names = ("BLOCK_M", "BLOCK_N", "MID_M", "MID_N", "WIDE_M", "WIDE_D", "SPLITS")
+    """A configuration from the two sides of a block for each width of head: what it holds, and what streams past."""
+    names = ("NARROW_M", "NARROW_N", "MIDDLE_M", "MIDDLE_N", "WIDE_M", "WIDE_N", "SPLITS")
     return Config(warps, stages, tuple(zip(names, (*narrow, *middle, *wide, splits), strict=True)))
 
 
@@ -170,37 +181,49 @@ VARIANTS = (("log", "fp16", False), ("map", "fp16", True), ("none", "bf16", True
 
 
 def specimens_of(
-    name: str, kernel: Any, configs: Callable[[int, torch.dtype, Sequence[Head]], list[Config]], capability: int
+    kernel: Any,
+    pointers: dict[str, Any],
+    configs: Callable[[int, torch.dtype, Sequence[Head]], list[Config]],
+    capability: int,
 ) -> Iterator[Specimen]:
-    """All configurations of a kernel at the model's shapes, and the first one of other modes, dtypes and layouts."""
+    """All configurations of a kernel at the model's shapes, and the first one of other modes, dtypes and layouts.
+
+    Args:
+        kernel: the function under ``@triton.jit``.
+        pointers: its arguments before ``strides``, by name.
+        configs: the candidates.
+        capability: of the device.
+    """
     cases = [(shape, ("post", "fp16", True)) for shape in SHAPES] + [(SHAPES[2], variant) for variant in VARIANTS]
     for (channels, size), (mode, dtype, last) in cases:
         layout = torch.channels_last if last else torch.contiguous_format
         image = torch.empty((1, channels, size, size), dtype=DTYPES[dtype], device="meta", memory_format=layout)
         heads = heads_of(image, (2, 2) if mode == "map" else (2, 4), mode)
+        signature: dict[str, Any] = {name: _types(fields, dtype, mode) for name, fields in pointers.items()}
+        signature["strides"] = _strides(mode, last)
         candidates = configs(capability, image.dtype, heads)
         for config in candidates if (mode, dtype) == ("post", "fp16") else candidates[:1]:
+            first, second = (cut(head, config) for head in heads)
             yield Specimen(
-                f"{name} {channels}x{size}x{size} {mode} {dtype} {'channels_last' if last else 'nchw'}",
+                f"{kernel.__name__} {channels}x{size}x{size} {mode} {dtype} {'channels_last' if last else 'nchw'}",
                 kernel,
-                signature := _signature(kernel, dtype),
-                constexprs := _constexprs(kernel, heads, last),
+                signature,
+                {"HEAD": first, "SECOND": second},
                 config,
-                tuple(argument for argument in signature if argument not in constexprs),
+                tuple(signature),
                 hot=dtype != "fp32",
             )
 
 
-def _signature(kernel: Any, dtype: str) -> dict[str, str]:
-    """Images and gates at the dtype, statistics in float32, strides."""
-    types = {"stats": "*fp32", "delta": "*fp32"}
-    names = [name for name in kernel.arg_names if not name.isupper()]
-    return {name: types.get(name, "i32" if "_" in name else f"*{dtype}") for name in names}
+def _types(fields: Any, dtype: str, mode: str) -> tuple[str | None, ...]:
+    """Images and gates at the dtype, statistics in float32, and None for what is not there."""
+    absent = ("residual", *(("gate", "dgate") if mode == "none" else ()))
+    types = {"stats": "*fp32", "delta": "*fp32", **dict.fromkeys(absent)}
+    return tuple(types.get(name, f"*{dtype}") for name in fields._fields)
 
 
-def _constexprs(kernel: Any, heads: Sequence[Head], last: bool) -> dict[str, Any]:
-    """What is known when the kernel is compiled, strides of 1 among it."""
-    known: dict[str, Any] = {"HEAD": heads[0], "SECOND": heads[1], "residual": None, "gate_w": 1}
-    known |= dict.fromkeys(("q_c", "y_c") if last else ("q_w", "y_w"), 1)
-    known |= {"gate": None} if heads[0].mode == "none" else {}
-    return {name: value for name, value in known.items() if name in kernel.arg_names}
+def _strides(mode: str, last: bool) -> Strides:
+    """Those of images whose pixels, or whose columns, are neighbours."""
+    image: Any = ("i32", 1, "i32", "i32") if last else ("i32", "i32", "i32", 1)
+    gate: Any = ("i32", "i32", "i32", 1)
+    return Strides(image, image, None if mode == "none" else gate)

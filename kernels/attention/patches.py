@@ -13,8 +13,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .heads import programs, side
-
 LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 INF = tl.constexpr(float("inf"))
 
@@ -26,42 +24,23 @@ def divides(block, size):
 
 
 @triton.jit
-def run_head(
-    BODY: tl.constexpr,
-    inputs,
-    outputs,
-    strides,
-    HEAD: tl.constexpr,
-    SECOND: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    MID_M: tl.constexpr,
-    MID_N: tl.constexpr,
-    WIDE_M: tl.constexpr,
-    WIDE_D: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
+def run_head(BODY: tl.constexpr, inputs, outputs, strides, HEAD: tl.constexpr, SECOND: tl.constexpr):
     """Run BODY for the head that this program belongs to: the first programs make HEAD, the others SECOND."""
     block = tl.program_id(0)
-    M: tl.constexpr = side(HEAD, BLOCK_M, MID_M, WIDE_M)
-    N: tl.constexpr = side(HEAD, BLOCK_N, MID_N, WIDE_D)
-    BLOCKS: tl.constexpr = programs(HEAD, M, SPLITS)
     if SECOND is None:
-        BODY(block, inputs, outputs, strides, HEAD, M, N, SPLITS)
-    elif block < BLOCKS:
-        BODY(block, inputs, outputs, strides, HEAD, M, N, SPLITS)
+        BODY(block, inputs, outputs, strides, HEAD)
+    elif block < HEAD.programs:
+        BODY(block, inputs, outputs, strides, HEAD)
     else:
-        OTHER_M: tl.constexpr = side(SECOND, BLOCK_M, MID_M, WIDE_M)
-        OTHER_N: tl.constexpr = side(SECOND, BLOCK_N, MID_N, WIDE_D)
-        BODY(block - BLOCKS, inputs, outputs, strides, SECOND, OTHER_M, OTHER_N, SPLITS)
+        BODY(block - HEAD.programs, inputs, outputs, strides, SECOND)
 
 
 @triton.jit
-def part(block, N: tl.constexpr, SPLITS: tl.constexpr, HEAD: tl.constexpr):
-    """First feature, and the one behind the last, of the part in SPLITS of the output that this program makes."""
-    WIDTH: tl.constexpr = (HEAD.features + SPLITS * N - 1) // (SPLITS * N) * N
-    start = block % SPLITS * WIDTH
-    return start, tl.minimum(start + WIDTH, HEAD.features)
+def part(block, HEAD: tl.constexpr):
+    """First feature, and the one behind the last, of the part of the output that this program makes."""
+    WIDTH: tl.constexpr = (HEAD.features + HEAD.splits * HEAD.at_once - 1) // (HEAD.splits * HEAD.at_once)
+    start = block % HEAD.splits * (WIDTH * HEAD.at_once)
+    return start, tl.minimum(start + WIDTH * HEAD.at_once, HEAD.features)
 
 
 @triton.jit

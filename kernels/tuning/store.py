@@ -36,9 +36,14 @@ class Config:
     blocks: tuple[tuple[str, int], ...]  # constexpr arguments of the kernel, such as (("BLOCK_M", 64), ("BLOCK_N", 64))
 
     @property
+    def options(self) -> dict[str, int]:
+        """What the compiler takes beside the arguments of a kernel."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+    @property
     def kwargs(self) -> dict[str, int]:
         """What ``kernel[grid](..., **config.kwargs)`` takes."""
-        return {**dict(self.blocks), "num_warps": self.warps, "num_stages": self.stages}
+        return {**dict(self.blocks), **self.options}
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.kwargs.items())

@@ -56,8 +56,8 @@ def main() -> None:
     bottleneck = (randn(64, 32, 3, 3).unflatten(0, (2, 32)), randn(2, 32), randn(32, 96, 3, 3), randn(32))
     norm = torch.ones(32), torch.zeros(32)
     with dispatch.use("triton"):
-        for mode in ("post", "log"):
-            ops.gated_mask_attention(x, x, x, randn(2, 2, 16, 16), residual=x, mode=mode).sum().backward()
+        for mode, gate in (("post", randn(2, 2, 16, 16)), ("log", randn(2, 2, 16, 16)), ("none", None)):
+            ops.gated_mask_attention(x, x, x, gate, residual=x, mode=mode).sum().backward()
         ops.acb_fusion(x, gates, *bottleneck, randn(32, 32), randn(32), dilations=(1, 2)).sum().backward()
         ops.acb_fusion_code(x, x, x, *bottleneck, randn(2, 32), dilations=(1, 2)).sum().backward()
         for shape in ((2, 32, 16, 16), (3, 512)):

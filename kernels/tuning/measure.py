@@ -48,7 +48,7 @@ class Specimen:
 
     name: str  # kernel, shape and dtype
     fn: Any  # the function under @triton.jit
-    signature: dict[str, str]  # its arguments at run time -> "*fp16", "fp32", "i32"
+    signature: dict[str, Any]  # its arguments at run time -> "*fp16", "fp32", "i32", a tuple of them, or a constant
     constexprs: dict[str, Any]  # the others, less those in config.blocks
     config: Config
     aligned: tuple[str, ...] = ()  # pointers and strides that are multiples of 16
