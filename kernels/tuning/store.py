@@ -1,8 +1,8 @@
 """What was measured, kept on disk: one JSON file for each device, its versions and the kernels' sources.
 
-The folder is ``MMIF_CACHE_DIR``, else ``mmif/tuned`` in the user's cache. A file is read once in a process, lazily; it
-is written as a whole and merged with what other processes wrote meanwhile. Nothing here ever stops a computation: what
-cannot be read counts as empty, what cannot be written is kept in memory, and one warning says so.
+The folder is ``MMIF_CACHE_DIR``, else ``mmif/tuned`` in the user's cache, else there is none. A file is read once in a
+process, lazily; it is written as a whole and merged with what other processes wrote meanwhile. Nothing here ever stops a
+computation: what cannot be read counts as empty, what cannot be written is kept in memory, and one warning says so.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 Key = tuple[str | int, ...]
+PACKAGE = Path(__file__).parents[1]  # mmif.kernels
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,20 @@ class Choice:
     reference_ms: float | None  # None where the reference does not run, for lack of memory
     dropped: dict[str, str] = field(default_factory=dict)  # configuration -> reason
 
+    def describe(self) -> str:
+        """In words, for a log and a record."""
+        times = [f"{name} {ms:.3g} ms" for name, ms in (("kernel", self.ms), ("reference", self.reference_ms)) if ms]
+        lost = f"; {len(self.dropped)} dropped" if self.dropped else ""
+        return f"{self.config or 'reference'} ({', '.join(times)}{lost})"
+
 
 class Store:
-    """The choices of one device: a dictionary in memory, behind it a file."""
+    """The choices of one device: a dictionary in memory, behind it a file or, without a path, nothing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._choices = _read(path)
+        self._choices = {} if path is None else _read(path)
 
     def get(self, op: str, key: Key) -> Choice | None:
         return self._choices.get((op, key))
@@ -77,6 +84,8 @@ class Store:
         with self._lock:
             self._choices[op, key] = choice
             try:
+                if self.path is None:
+                    raise FileNotFoundError("this user has no home; set MMIF_CACHE_DIR to a folder")
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.with_suffix(".lock").open("w") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)  # between reading and replacing nobody else may replace
@@ -86,13 +95,13 @@ class Store:
                 _warn_once(f"tuned kernels cannot be stored, they are measured again next time: {error}")
 
 
-def folder() -> Path:
-    """Where the files lie."""
+def folder() -> Path | None:
+    """Where the files lie, or None: a folder that everybody may write to, such as ``/tmp``, is no place for them."""
     given = os.environ.get("MMIF_CACHE_DIR")
     if given:
         return Path(given)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache if os.path.isabs(cache) else tempfile.gettempdir()) / "mmif" / "tuned"  # a user without a home
+    places = (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"))  # relative ones do not count
+    return next((Path(place, "mmif", "tuned") for place in places if os.path.isabs(place)), None)
 
 
 def file_name(device: torch.device) -> str:
@@ -106,7 +115,7 @@ def file_name(device: torch.device) -> str:
         f"driver{_driver()}",
         f"torch{torch.__version__}",
         f"triton{triton.__version__}",
-        sources(Path(__file__).parent),
+        sources(PACKAGE),
     )
     return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part) for part in parts) + ".json"
 
@@ -114,8 +123,8 @@ def file_name(device: torch.device) -> str:
 def sources(package: Path) -> str:
     """A hash of the kernels' sources: a changed kernel is measured again."""
     digest = hashlib.sha256()
-    for path in sorted(package.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -16,7 +16,7 @@ from tolerances import assert_close_to_reference
 from torch import Tensor
 
 from mmif.kernels import tuning
-from mmif.kernels.tuning import Config
+from mmif.kernels.tuning import Config, choose
 from mmif.ops import adaptive_norm, dispatch, gated_mask_attention, gated_residual
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 
@@ -133,8 +133,8 @@ def forward_and_gradients(name: str, args: list[Tensor]) -> Callable[[], list[Te
 
 
 def forget() -> None:
-    tuning._store.cache_clear()
-    tuning._opened.cache_clear()
+    choose._store.cache_clear()
+    choose._opened.cache_clear()
 
 
 @pytest.fixture

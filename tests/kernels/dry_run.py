@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from mmif import ops
-from mmif.kernels import tuning
+from mmif.kernels.tuning import choose
 from mmif.ops import dispatch
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Run them all; the results are what was in the memory."""
     triton.runtime.driver.set_active(CompilingDriver())
     JITFunction.run = bind_and_compile
-    dispatch._interpreted = tuning._interpreting = True  # CPU tensors, the first configuration
+    dispatch._interpreted = choose._interpreting = True  # CPU tensors, the first configuration
     x, gates = randn(2, 32, 16, 16), randn(2, 64, 16, 16)
     bottleneck = (randn(64, 32, 3, 3).unflatten(0, (2, 32)), randn(2, 32), randn(32, 96, 3, 3), randn(32))
     norm = torch.ones(32), torch.zeros(32)

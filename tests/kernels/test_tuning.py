@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mmif.kernels import tuning
-from mmif.kernels.tuning import Config, store
+from mmif.kernels.tuning import Config, choose, measure, store
 from mmif.kernels.tuning.store import Choice, Store
 from mmif.ops import _triton
 
@@ -58,15 +58,15 @@ def op(monkeypatch, tmp_path):
     """Makes an :class:`Op` on what looks like a GPU, with a store in the test's folder."""
     monkeypatch.setenv("MMIF_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("MMIF_TUNE", raising=False)
-    monkeypatch.setattr(tuning, "_interpreting", False)
-    monkeypatch.setattr(tuning, "file_name", lambda device: "device.json")
+    monkeypatch.setattr(choose, "_interpreting", False)
+    monkeypatch.setattr(choose, "file_name", lambda device: "device.json")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     forget()
 
     def make(*args, **kwargs):
         op = Op(*args, **kwargs)
-        monkeypatch.setattr(tuning, "_time_all", op.time_all)
+        monkeypatch.setattr(measure, "_time_all", op.time_all)
         return op
 
     yield make
@@ -75,8 +75,8 @@ def op(monkeypatch, tmp_path):
 
 def forget():
     """Forget what this process knows, as a new one."""
-    tuning._store.cache_clear()
-    tuning._opened.cache_clear()
+    choose._store.cache_clear()
+    choose._opened.cache_clear()
     store._warn_once.cache_clear()
 
 
@@ -244,9 +244,9 @@ def test_where_nothing_may_be_measured(op, monkeypatch, why):
     assert run() == A
     assert run.ran == [A]
     assert not Path("device.json").exists()
-    tuning._store(CPU).put("op", KEY, Choice(B, 0.25, 0.31))
+    choose._store(CPU).put("op", KEY, Choice(B, 0.25, 0.31))
     assert run() == B
-    tuning._store(CPU).put("op", KEY, Choice(None, 0.31, 0.25))
+    choose._store(CPU).put("op", KEY, Choice(None, 0.31, 0.25))
     assert run() is None
 
 
@@ -259,14 +259,14 @@ def test_threads_measure_once(op, monkeypatch):
         time.sleep(0.1)
         return run.time_all(candidates)
 
-    monkeypatch.setattr(tuning, "_time_all", time_all)
+    monkeypatch.setattr(measure, "_time_all", time_all)
     with ThreadPoolExecutor(4) as pool:
         assert [future.result() for future in [pool.submit(run) for _ in range(4)]] == [A] * 4
     assert measured == [1]
 
 
 def test_the_interpreter_runs_the_first(op, monkeypatch):
-    monkeypatch.setattr(tuning, "_interpreting", True)
+    monkeypatch.setattr(choose, "_interpreting", True)
     run = op({})
     assert run() == A
     assert tuning.capability(CPU) == 90
@@ -310,11 +310,11 @@ def test_times_are_medians_of_turns(monkeypatch):
             call()
         return [30.0 if name == "slow" else 90.0 if before and i == 0 else 1.0 for i, name in enumerate(calls[before:])]
 
-    monkeypatch.setattr(tuning, "_elapsed", elapsed)
-    assert tuning._time_all([lambda: calls.append("fast"), lambda: calls.append("slow")]) == [1.0, 30.0]
+    monkeypatch.setattr(measure, "_elapsed", elapsed)
+    assert measure._time_all([lambda: calls.append("fast"), lambda: calls.append("slow")]) == [1.0, 30.0]
     assert calls[:6] == ["fast", "slow"] * 3
-    assert calls.count("fast") == 1 + tuning.MAX_REPEATS
-    assert calls.count("slow") == 1 + tuning.MIN_REPEATS
+    assert calls.count("fast") == 1 + measure.MAX_REPEATS
+    assert calls.count("slow") == 1 + measure.MIN_REPEATS
 
 
 def test_the_store_survives_its_process(tmp_path):
@@ -410,8 +410,25 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert store.folder() == tmp_path / ".cache" / "mmif" / "tuned"
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
-    assert store.folder().is_absolute()
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")  # relative: the standard says that it does not count
+    assert store.folder() == tmp_path / ".cache" / "mmif" / "tuned"
+
+
+def test_a_user_without_a_home_stores_nothing_and_is_told_once(op, monkeypatch, caplog):
+    """A folder shared by all users would let each of them choose how the others' kernels run."""
+    monkeypatch.delenv("MMIF_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert store.folder() is None
+    run = op({None: 0.31, A: 0.5, B: 0.25, C: 0.4})
+    assert run() == B
+    run.ran.clear()
+    assert run() == B
+    assert run.ran == [B]  # remembered by the process
+    assert caplog.messages == [
+        "tuned kernels cannot be stored, they are measured again next time: "
+        "this user has no home; set MMIF_CACHE_DIR to a folder"
+    ]
 
 
 @pytest.mark.triton
@@ -423,15 +440,22 @@ def test_the_file_is_named_by_all_that_times_depend_on(monkeypatch):
     monkeypatch.setattr(store, "_driver", lambda: "580.95")
     name = store.file_name(CPU)
     versions = f"torch{torch.__version__}_triton{triton.__version__}".replace("+", "-")
-    assert name == f"A-GPU-80GB_sm90_driver580.95_{versions}_{store.sources(Path(store.__file__).parent)}.json"
+    assert name == f"A-GPU-80GB_sm90_driver580.95_{versions}_{store.sources(store.PACKAGE)}.json"
 
 
-def test_changed_sources_have_another_file(tmp_path):
-    (tmp_path / "kernel.py").write_text("BLOCK = 64")
+@pytest.mark.parametrize("name", ["kernel.py", "room/kernel.py"])
+def test_changed_sources_have_another_file(tmp_path, name):
+    (tmp_path / "room").mkdir()
+    (tmp_path / name).write_text("BLOCK = 64")
     before = store.sources(tmp_path)
     assert store.sources(tmp_path) == before
-    (tmp_path / "kernel.py").write_text("BLOCK = 32")
+    (tmp_path / name).write_text("BLOCK = 32")
     assert store.sources(tmp_path) != before
+
+
+def test_the_sources_are_all_of_the_package():
+    assert (store.PACKAGE / "attention" / "fwd.py").exists()
+    assert (store.PACKAGE / "adaptive_norm.py").exists()
 
 
 class OnGpu(torch.Tensor):
