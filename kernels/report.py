@@ -153,6 +153,14 @@ def modules() -> list[str]:
     return [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
 
 
+def first_of_each(specimens: Iterable[Specimen]) -> list[Specimen]:
+    """The first configuration for each kernel and types of its arguments."""
+    found: dict[tuple[str, str], Specimen] = {}
+    for specimen in specimens:
+        found.setdefault((specimen.fn.__name__, str(specimen.signature)), specimen)
+    return list(found.values())
+
+
 def rows(specimens: Iterable[tuple[Specimen, int]]) -> Iterator[Row]:
     """Compile each specimen for its architecture, on all cores; what compiles to the same counts once."""
     once: dict[str, tuple[Specimen, int]] = {}
@@ -187,13 +195,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mmif.kernels.report", description=__doc__)
     parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="default: %(default)s")
     parser.add_argument("--op", help="only this module of mmif.kernels")
+    parser.add_argument("--first", action="store_true", help="only one configuration for each kernel and dtype")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(argv)
     try:
         archs = _architectures(args.arch)
         if args.json and not args.json.parent.is_dir():
             raise ValueError(f"--json must name a file in a folder that exists; got {str(args.json)!r}")
-        found = show(rows((s, arch) for module in _chosen(args.op) for arch in archs for s in module.specimens(arch)))
+        modules, some = _chosen(args.op), first_of_each if args.first else list
+        found = show(rows((s, arch) for module in modules for arch in archs for s in some(module.specimens(arch))))
         if args.json:
             facts = [asdict(row) | {"faults": row.faults()} for row in found]
             args.json.write_text(json.dumps({"triton": triton.__version__, "rows": facts}, indent=1))
