@@ -1,9 +1,12 @@
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from mmif.commands import eval
 from mmif.config import from_preset
 from mmif.data.prepare import prepare
 from mmif.data.shard import Settings
-from mmif.evaluation import metrics, protocol
-from mmif.evaluation.options import DISTANCES
+from mmif.evaluation import metrics, prepared, protocol
+from mmif.evaluation.options import DISTANCES, PreparedOptions
 from mmif.evaluation.peers import BASELINES
+from mmif.evaluation.prepared import PreparedEvaluation
+from mmif.evaluation.protocol import Batch
 from mmif.model import MMInvertFill
 
 SIDE, PHOTOGRAPHS = 32, 6
@@ -49,8 +54,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of the smallest preset, untrained."""
     torch.manual_seed(0)
     config = from_preset("tiny-32")
-    folder = tmp_path_factory.mktemp("weights")
-    checkpoint.save(MMInvertFill(config), folder, config=config, extra={"labels": ["a", "b", "c", "d"]})
+    folder, model = tmp_path_factory.mktemp("weights"), MMInvertFill(config)
+    for name, parameter in model.named_parameters():
+        if "noise" in name:  # the strengths, zero before training
+            torch.nn.init.constant_(parameter, 0.3)
+    checkpoint.save(model, folder, config=config, extra={"labels": ["a", "b", "c", "d"]})
     return folder
 
 
@@ -139,6 +147,26 @@ def test_guidance_by_the_oracle_is_named_and_changes_the_model_alone(run, weight
     assert "| 40-60 | model (oracle) | 3 |" in out
     assert scores(guided, "model (oracle)") != scores(plain, "model")
     assert guided["holes"] == plain["holes"]
+
+
+def test_the_seam_and_the_noise_are_those_that_were_asked_for(packed: Path, weights: Path):
+    def fill(**options: Any) -> np.ndarray:
+        asked = PreparedOptions(packed, str(weights), n=1, **options)
+        return PreparedEvaluation(asked, torch.device("cpu")).methods["model"](batch)
+
+    hole = np.zeros((1, SIDE, SIDE), bool)
+    hole[:, 8:24, 8:24] = True
+    rgb = photograph(np.random.default_rng(1))[None]
+    batch = Batch(["a"], [0], rgb, hole, np.full_like(rgb[..., 0], 255), np.zeros_like(hole))
+    assert np.array_equal(fill(), fill(seam="match", seed=0))
+    assert not np.array_equal(fill(), fill(seam="none"))
+    assert not np.array_equal(fill(), fill(seed=1))
+
+
+def test_time_is_that_of_one_photograph(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepared, "time", SimpleNamespace(perf_counter=itertools.count(0, 6).__next__))
+    result, _ = run("--baselines", "telea,ns", "--ratios", "40-60", "--n", 6, "--batch", 3)
+    assert [row["seconds_per_image"] for row in result["results"]] == [2, 2]
 
 
 def test_more_photographs_than_there_are_means_all_and_says_so(run):

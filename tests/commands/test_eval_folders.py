@@ -82,10 +82,27 @@ def fails(capsys: pytest.CaptureFixture[str], *options: object) -> str:
 def test_two_folders_are_compared_in_the_hole(folders: Folders, capsys):
     result, said = run(capsys, folders)
     assert "known pixels differ in 2 of 2 candidates" in said
+    assert "--invert-mask" not in said
     assert result["candidates_with_changed_known_pixels"] == 2
     for i, name in enumerate("ab"):
         rgb = pixels(folders["reference"] / f"{name}.png")[5:20, 5:25].astype(float)
         assert psnr(result)[i] == pytest.approx(10 * np.log10(255**2 / np.square(255 - 2 * rgb).mean()), abs=1e-4)
+
+
+def test_known_pixels_are_put_back_before_anything_is_measured(folders: Folders, request, capsys):
+    changed, _ = run(capsys, folders)
+    request.getfixturevalue("filled")  # mends the candidates
+    mended, _ = run(capsys, folders)
+    assert changed["results"] == mended["results"]  # the windows of SSIM reach beyond the hole
+
+
+def test_a_hole_may_be_the_whole_photograph(folders: Folders, capsys):
+    Image.new("L", (32, 32), 255).save(folders["masks"] / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result, said = run(capsys, folders)
+    assert result["candidates_with_changed_known_pixels"] == 1
+    assert "note: a: the hole covers 100.00 % of the photograph" in said
 
 
 def test_a_good_comparison_says_nothing_on_the_side(filled: Folders, capsys):
@@ -121,6 +138,7 @@ def test_one_candidate_that_equals_its_reference_in_the_hole_is_named(filled: Fo
     result, said = run(capsys, filled)
     assert "note: candidates b equal the reference inside the hole and score 100 dB" in said
     assert "--invert-mask" in said
+    assert "far more outside" not in said
     assert result["candidates_unchanged_inside_the_hole"] == 1
     assert psnr(result)[1] == 100
 
@@ -129,7 +147,9 @@ def test_masks_of_the_other_polarity_are_noticed_where_known_pixels_changed_a_li
     for path in filled["candidate"].iterdir():
         rgb = pixels(path)
         Image.fromarray(np.where(rgb < 255, rgb + 1, rgb).astype(np.uint8)).save(path)
-    assert "--invert-mask" not in run(capsys, filled)[1]
+    result, said = run(capsys, filled)
+    assert "--invert-mask" not in said
+    assert result["candidates_with_changed_known_pixels"] == 2
     for path in filled["masks"].iterdir():
         invert(path)
     _, said = run(capsys, filled)
@@ -219,7 +239,7 @@ def test_masks_of_one_bit_and_folders_named_like_pictures(folders: Folders, caps
         (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.bmp"), "32 x 32; it has 9 x 9"),
         (lambda f: Image.new("L", (9, 9)).save(f["masks"] / "a.png"), "masks/a.png: the mask must have the size"),
         (lambda f: [Image.new("L", (10, 10), 255).save(f[n] / "c.png") for n in f], "reference/c.png: "),
-        (lambda f: Image.new("L", (32, 32)).save(f["masks"] / "a.png"), "a.png"),
+        (lambda f: Image.new("L", (32, 32)).save(f["masks"] / "a.png"), "masks/a.png must have a hole to measure in"),
         (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.png"), "a.bmp and a.png clash"),
         (lambda f: (f["candidate"] / "a.bmp").write_bytes(b"BM"), "a.bmp"),
         (lambda f: [path.unlink() for path in f["reference"].iterdir()], "must hold photographs"),
