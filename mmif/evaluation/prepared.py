@@ -16,8 +16,8 @@ from mmif.data.dataset import PackedDataset
 from mmif.evaluation import protocol, tables
 from mmif.evaluation.distances import STLPIPS
 from mmif.evaluation.methods import Method, baseline_method, model_method
-from mmif.evaluation.options import GUIDANCE, Bucket, PreparedOptions
 from mmif.evaluation.protocol import Batch, HoleManifest
+from mmif.evaluation.request import GUIDANCE, Bucket, PreparedOptions
 from mmif.evaluation.tables import Report, Row, Scores
 from mmif.host import device_name
 from mmif.inpaint import Inpainter
@@ -116,7 +116,7 @@ class PreparedEvaluation:
                 "split": self.options.split,
                 "n": len(self.chosen),
                 "positions": self.chosen,  # in the split, in the order of the values per photograph
-                "manifest_sha256": files.sha256(self.options.data / "manifest.json"),
+                "manifest_sha256": files.sha256(self.data.root / "manifest.json"),
             },
         }
 

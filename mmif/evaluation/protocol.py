@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmif.data.masks import hole_at_ratio
 from mmif.evaluation import metrics
 from mmif.evaluation.distances import STLPIPS
-from mmif.evaluation.options import Bucket
+from mmif.evaluation.request import Bucket
 from mmif.images.tensors import to_model
 
 

@@ -19,10 +19,10 @@ from mmif.config import from_preset
 from mmif.data.prepare import prepare
 from mmif.data.shard import Settings
 from mmif.evaluation import metrics, prepared, protocol
-from mmif.evaluation.options import DISTANCES, PreparedOptions
 from mmif.evaluation.peers import BASELINES
 from mmif.evaluation.prepared import PreparedEvaluation
 from mmif.evaluation.protocol import Batch
+from mmif.evaluation.request import DISTANCES, PreparedOptions
 from mmif.model import MMInvertFill
 
 SIDE, PHOTOGRAPHS = 32, 6
@@ -151,7 +151,7 @@ def test_guidance_by_the_oracle_is_named_and_changes_the_model_alone(run, weight
 
 def test_the_seam_and_the_noise_are_those_that_were_asked_for(packed: Path, weights: Path):
     def fill(**options: Any) -> np.ndarray:
-        asked = PreparedOptions(packed, str(weights), n=1, **options)
+        asked = PreparedOptions(str(packed), str(weights), n=1, **options)
         return PreparedEvaluation(asked, torch.device("cpu")).methods["model"](batch)
 
     hole = np.zeros((1, SIDE, SIDE), bool)
@@ -194,9 +194,9 @@ def test_help_names_the_choices_and_loads_no_torch():
         (["--ratios", "10-30,10-30"], "--ratios must be different ranges"),
         (["--ratios", "a lot"], "--ratios must be different ranges"),
         (["--ratios", "50-100"], "hi < 100"),
-        (["--n", 0], "--n must be >= 1, got 0"),
-        (["--batch", 0], "--batch must be >= 1"),
-        (["--strip-rows", 0], "--strip-rows must be >= 1"),
+        (["--n", 0], "--n must be a whole number in 1..1000000000, got 0"),
+        (["--batch", 0], "--batch must be a whole number in 1..65536, got 0"),
+        (["--strip-rows", 0], "--strip-rows must be a whole number in 1.."),
         (["--baselines", "lama"], "--baselines must be none or different names out of telea, ns, patchmatch"),
         (["--baselines", "none"], "--baselines must name one"),
         (["--guidance", "oracle"], "--guidance must be none"),
@@ -205,7 +205,7 @@ def test_help_names_the_choices_and_loads_no_torch():
         (["--split", "dev"], "the split must be one of"),
         (["--device", "abacus"], "the device must be auto, cpu, cuda or cuda:N, got 'abacus'"),
         (["--device", "meta"], "the device must be auto, cpu, cuda or cuda:N, got 'meta'"),
-        (["--seed", -1], "--seed must be >= 0, got -1"),
+        (["--seed", -1], "--seed must be a whole number in 0.."),
         (["--strip", "strip.xyz"], "--strip must be named as a picture"),
         (["--json", "absent/out.json"], "must be a file in a folder that exists"),
         (["--strip", "."], "must be a file in a folder that exists"),

@@ -6,7 +6,7 @@ import pytest
 
 from mmif.evaluation import protocol, tables
 from mmif.evaluation.distances import NETS
-from mmif.evaluation.options import DISTANCES, Bucket
+from mmif.evaluation.request import DISTANCES, Bucket
 
 
 def test_the_hash_of_the_holes_knows_every_pixel_but_no_order():

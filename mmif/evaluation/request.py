@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from mmif.evaluation.peers import BASELINES
+from mmif.options import Positive, Range, check, spelled
 
 DISTANCES = ("stlpips-alex", "stlpips-vgg")
 GUIDANCE = {
@@ -31,22 +32,31 @@ class Bucket(NamedTuple):
 class PreparedOptions:
     """A model, or none, and classical methods on a set that ``mmif-data prepare`` made."""
 
-    data: Path
-    model: str | None = None  # weights, as `mmif.Inpainter.from_pretrained` takes them
+    data: str
+    """Folder of the set."""
+    model: str | None = None
+    """Weights, as `mmif.Inpainter.from_pretrained` takes them."""
     split: str = "test"
-    n: int = 300  # photographs, drawn by the seed
+    """Part of the data."""
+    n: Positive = 300
+    """Photographs, drawn by the seed."""
     ratios: tuple[Bucket, ...] = (Bucket(10, 30), Bucket(40, 60), Bucket(70, 90))
+    """Of holes, in per cent."""
     baselines: tuple[str, ...] = tuple(BASELINES)
-    guidance: str = "none"
+    """Classical methods."""
+    guidance: Literal["none", "oracle"] = "none"
+    """See :data:`GUIDANCE`."""
     seam: Literal["match", "none"] = "match"
-    seed: int = 0  # of photographs, holes and noise
-    batch: int = 16  # photographs at once
-    strip_rows: int = 3  # photographs per ratio whose pictures are kept
+    """As in `mmif-inpaint`."""
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    """Of photographs, holes and noise."""
+    batch: Annotated[int, Range(1, 2**16)] = 16
+    """Photographs at once."""
+    strip_rows: Positive = 3
+    """Photographs of each ratio whose pictures are kept."""
 
     def __post_init__(self) -> None:
-        for name, least in {"n": 1, "batch": 1, "strip_rows": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {getattr(self, name)}")
+        check(self, spelled)
         if not self.model and (not self.baselines or self.guidance != "none"):
             raise ValueError("without --model, --baselines must name one and --guidance must be none")
 
