@@ -89,11 +89,6 @@ def check(options: Any, spell: Callable[[str], str] = str) -> None:
             raise ValueError(f"{spell(name)} must be {_words(hint)}, got {reprlib.repr(value)}")
 
 
-def spelled(field: str) -> str:
-    """The command line's name of a field."""
-    return "--" + field.replace("_", "-")
-
-
 def build(cls: type[T], data: Any, where: str) -> T:
     """Make a ``cls`` of a JSON object, and check it.
 
