@@ -28,7 +28,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 # In TIFF the description of the pixels sits among the EXIF tags; only these speak of the photograph.
-_TIFF_KEPT = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825})
+_TIFF_KEPT = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825})
+_TIFF_KEPT |= {0x4746, 0x4749, *range(0x9C9B, 0x9CA0)}  # ratings, and titles as Windows has them
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>\s*))[2-8]""")
 _UNUSABLE: Any = object()
 _OTHERWISE_KEPT = ("XML:com.adobe.xmp", "Raw profile type ")  # PNG texts that hold XMP and EXIF
@@ -105,12 +106,24 @@ def _bytes(value: object) -> bytes | None:
     return value or None
 
 
-def _exif(image: Image.Image) -> bytes | None:
+def exif_for_tiff(block: bytes) -> Image.Exif:
+    """The tags of an EXIF block that may stand among those that describe the pixels of a TIFF file."""
     kept = Image.Exif()
-    kept.load(image.getexif().tobytes())
-    for tag in list(kept):
-        if tag == _ORIENTATION or (image.format == "TIFF" and tag not in _TIFF_KEPT):
-            del kept[tag]
+    kept.load(block)
+    for tag in set(kept) - _TIFF_KEPT:
+        del kept[tag]
+    return kept
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    block = image.getexif().tobytes()
+    if image.format == "TIFF":
+        kept = exif_for_tiff(block)
+    else:
+        kept = Image.Exif()
+        kept.load(block)
+    if _ORIENTATION in kept:
+        del kept[_ORIENTATION]
     return kept.tobytes() if len(kept) else None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from mmif.files import check_writable, writing
+from mmif.images.metadata import exif_for_tiff
 from mmif.images.photo import Photo
 from mmif.images.source import reduce_16_bit
 
@@ -128,13 +129,12 @@ def _options(file_format: str, info: dict[Any, Any], quality: int | None) -> dic
     if file_format == "PNG":
         options["pnginfo"] = _png_texts(kept.pop("text", {}), kept.pop("comment", None), kept.pop("xmp", None))
     if file_format == "TIFF":
-        if "exif" in kept:
+        exif = exif_for_tiff(kept.pop("exif", b""))
+        if len(exif):
             del options["compression"]  # libtiff, which compresses, cannot write the directory of a camera's EXIF
         if "xmp" in kept:
-            exif = Image.Exif()
-            exif.load(kept.get("exif", b""))
             exif[_XMP_TAG] = kept.pop("xmp")
-            kept["exif"] = exif
+        options["exif"] = exif
     return options | kept
 
 

@@ -286,6 +286,25 @@ def test_the_description_of_a_tiffs_pixels_is_not_kept(tmp_path):
     assert set(kept) == {0x010F, 0x0131, 0x8769}
 
 
+def test_exif_of_a_camera_does_not_describe_the_pixels_of_a_tiff(tmp_path):
+    """Many a telephone writes the size of its pictures there, before they are turned."""
+    exif = camera_exif()
+    exif[0x0100], exif[0x0101], exif[0x0102], exif[0x9C9B] = 6, 7, (1, 1), b"t\0"
+    before = to_photo(io.BytesIO(encoded("JPEG", exif=exif)))
+    assert before.metadata.exif is not None
+    assert exif_of(before.metadata.exif)[0x0100] == 6
+    after = result_of(before, tmp_path / "a.tif")
+    assert np.array_equal(after.rgb, before.rgb)
+    assert after.metadata.exif is not None
+    assert set(exif_of(after.metadata.exif)) == {0x010F, 0x9C9B, 0x8769}
+
+
+def test_xmp_alone_leaves_a_tiff_compressed(tmp_path):
+    assert result_of(Photo(PIXELS, metadata=Metadata(xmp=XMP)), tmp_path / "a.tif").metadata.xmp == XMP
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.info["compression"] == "tiff_adobe_deflate"
+
+
 def test_texts_that_hold_xmp_or_exif_are_kept_once(tmp_path):
     texts = png_texts(Title="a", **{"Raw profile type exif": "\nexif\n 0\n", "XML:com.adobe.xmp": XMP.decode()})
     photo = to_photo(io.BytesIO(encoded("PNG", pnginfo=texts)))
