@@ -45,17 +45,19 @@ def look_into(folder: Path, recursive: bool = False) -> Folder:
     if not folder.is_dir():
         raise ValueError(f"a folder must exist at {folder}; {'it is a file' if folder.exists() else 'none is there'}")
     pictures, skipped = [], {}
-    for path in sorted(_visible(folder, recursive)):
+    unread: list[OSError] = []
+    for path in sorted(_visible(folder, recursive, unread)):
         reason = _why_not(path)
         if reason is None:
             pictures.append(path)
         else:
             skipped[path] = reason
+    skipped |= {Path(error.filename): f"a folder that cannot be read: {error.strerror}" for error in unread}
     return Folder(pictures, skipped)
 
 
-def _visible(folder: Path, recursive: bool) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
+def _visible(folder: Path, recursive: bool, unread: list[OSError]) -> Iterator[Path]:
+    for where, folders, names in os.walk(folder, onerror=unread.append):
         yield from (Path(where, name) for name in names if not name.startswith("."))
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mmif.images.source import reduce_16_bit
+
 Picture = Image.Image | np.ndarray  # an array is uint8 [H, W], [H, W, 3] or bool [H, W]
 
 _TITLE_HEIGHT, _LABEL_WIDTH = 16, 52  # pixels kept free for words
@@ -31,7 +33,7 @@ def sheet(
     Raises:
         ValueError: there is no picture.
     """
-    pictures = [[_picture(p) for p in row] for row in rows]
+    pictures = [[as_rgb(p) for p in row] for row in rows]
     columns = max(map(len, pictures), default=0)
     if not columns:
         raise ValueError("a sheet needs at least one picture, got none")
@@ -56,8 +58,11 @@ def in_rows(pictures: Sequence[Picture], columns: int) -> list[list[Picture]]:
     return [list(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
 
 
-def _picture(picture: Picture) -> Image.Image:
+def as_rgb(picture: Picture) -> Image.Image:
+    """An RGB image of any picture, one of 16 bits among them, which Pillow would show white."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    if image.mode.startswith("I"):
+        image = Image.fromarray(reduce_16_bit(np.asarray(image)))
     return image.convert("RGB")
 
 

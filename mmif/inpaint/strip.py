@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from mmif.images.sheet import sheet
+from mmif.images.sheet import as_rgb, sheet
 from mmif.inpaint.result import Result
 
 _HEIGHT = 256  # a strip is for looking: no panel is higher
@@ -19,7 +19,7 @@ def comparison_strip(result: Result) -> Image.Image:
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
 
     def small(image: Image.Image) -> Image.Image:
-        return image.convert("RGB").resize(size, Image.Resampling.BOX)
+        return as_rgb(image).resize(size, Image.Resampling.BOX)
 
     hole = np.asarray(Image.fromarray(result.hole).convert("L").resize(size, Image.Resampling.BOX)) > 127
     marked = np.asarray(small(photo)).copy()

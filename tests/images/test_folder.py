@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def test_folders_are_entered_on_demand_but_hidden_ones_never(tmp_path):
     assert names(found.pictures, tmp_path) == ["a/b/c.png", "a/z.png", "b.png"]
     assert names(found.skipped, tmp_path) == ["a/y.txt"]
     assert names(look_into(tmp_path).pictures, tmp_path) == ["b.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.png", "b/y.png")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = look_into(tmp_path, recursive=True)
+    assert names(found.pictures, tmp_path) == ["b/y.png"]
+    assert found.skipped == {tmp_path / "a": "a folder that cannot be read: Permission denied"}
 
 
 def test_the_note_counts_and_names_five_of_each_reason(tmp_path):

@@ -8,6 +8,7 @@ from fake_model import FakeModel
 from PIL import Image
 
 from mmif.inpaint import Inpainter, Job
+from mmif.inpaint.strip import comparison_strip
 
 RNG = np.random.default_rng(2)
 RGB = RNG.integers(0, 256, (40, 50, 3), np.uint8)
@@ -86,7 +87,10 @@ def test_a_coloured_photograph_keeps_a_coloured_fill():
 def test_16_bits_go_through(pipe, tmp_path):
     deep = RNG.integers(0, 65536, (40, 50), np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")
-    pipe(tmp_path / "a.png", HOLE).save(tmp_path / "out.png")
+    filled = pipe(tmp_path / "a.png", HOLE)
+    filled.save(tmp_path / "out.png")
+    strip = np.asarray(comparison_strip(filled))
+    assert np.array_equal(strip[:, -50:][~HOLE], filled.photo.rgb[~HOLE])
     with Image.open(tmp_path / "out.png") as image:
         result = np.asarray(image)
     assert result.dtype == np.uint16
