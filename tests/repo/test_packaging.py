@@ -20,6 +20,7 @@ from mmif.__main__ import VERBS
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = PROJECT["project"]["version"]
+FOLDERS = (".ci", ".github", "benchmarks", "csrc", "docs", "examples", "export", "kernels", "mmif", "tests")
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -34,9 +35,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built from, so that no build writes into the repository."""
     copy = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("mmif", "csrc", "kernels", "export"):
+    for name in FOLDERS:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, copy)
@@ -70,13 +71,15 @@ def test_the_version_has_one_source(wheel: Path):
     assert [path for path in (ROOT / "mmif").rglob("*.py") if literal.search(path.read_text())] == []
 
 
-def test_the_sdist_holds_the_sources_of_the_extension(checkout: Path):
+def test_the_sdist_holds_what_is_built_checked_and_tested(checkout: Path):
     run("setup.py", "-q", "sdist", "--dist-dir", "sdist", cwd=checkout)
     (path,) = (checkout / "sdist").glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.*")} <= names
-    assert {"LICENSE", "README.md", "setup.py", "mmif/py.typed", "kernels/__init__.py"} <= names
+    sources = [path for folder in FOLDERS for path in (checkout / folder).rglob("*") if path.is_file()]
+    sources += [checkout / name for name in ("LICENSE", "Makefile", "README.md", "constraints.txt", "setup.py")]
+    built = {".so", ".pyc"}
+    assert {path.relative_to(checkout).as_posix() for path in sources if path.suffix not in built} <= names
 
 
 def test_every_command_has_its_main_and_its_verb():
