@@ -58,8 +58,8 @@ def _prepare(args: argparse.Namespace) -> None:
     print(f"terms of use: {manifest['terms']}")
     duplicates, corrupt, skipped = (len(manifest[key]) for key in ("duplicates", "corrupt", "skipped"))
     print(
-        f"packed {counts} into {args.out}; {duplicates} duplicates dropped, {corrupt} corrupt and {skipped} other files "
-        "skipped (listed in manifest.json)"
+        f"packed {counts} into {args.out}; {duplicates} duplicates dropped, {corrupt} corrupt and {skipped} other "
+        "files skipped (listed in manifest.json)"
     )
 
 
