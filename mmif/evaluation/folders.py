@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmif.evaluation.distances import STLPIPS
 from mmif.evaluation.protocol import HoleManifest
 from mmif.evaluation.request import FolderOptions
 from mmif.evaluation.tables import Report, Scores
-from mmif.images.masks import hole_note, read_hole
+from mmif.images.masks import hole_note, to_hole
 from mmif.images.photo import read_rgb
 from mmif.inpaint.pairing import Pair, pair_masks, pair_results
 
@@ -39,8 +40,10 @@ def compare_folders(options: FolderOptions, distances: Mapping[str, STLPIPS]) ->
     pairs = pair_results(pair_masks(options.reference, options.masks), options.candidate)
     manifest, scores = HoleManifest(), Scores()
     changes: dict[str, _Change] = {}
+    remarks: dict[str, list[str]] = {}  # on the masks
     for pair, candidate in tqdm(pairs, unit="photo", disable=None):
-        rgb, filled, hole = _read(pair, candidate, options.invert_mask)
+        remarks[pair.stem] = []
+        rgb, filled, hole = _read(pair, candidate, options.invert_mask, remarks[pair.stem])
         changes[pair.stem] = _change(rgb, filled, hole)
         original, result = rgb[None], protocol.composite(rgb[None], filled[None], hole[None])
         with _named(pair.image):
@@ -52,25 +55,26 @@ def compare_folders(options: FolderOptions, distances: Mapping[str, STLPIPS]) ->
         "candidates_with_changed_known_pixels": sum(change.outside > 0 for change in changes.values()),
         "candidates_unchanged_inside_the_hole": sum(change.inside == 0 for change in changes.values()),
     }
-    return Report({"all": {"candidate": scores}}, facts, manifest.summary(), notes=_notes(changes))
+    return Report({"all": {"candidate": scores}}, facts, manifest.summary(), notes=[*_notes(changes), *_once(remarks)])
 
 
 class _Change(NamedTuple):
-    """How much a candidate differs from its reference, in mean absolute levels, and what is odd about its mask."""
+    """How much a candidate differs from its reference, in mean absolute levels inside and outside the hole."""
 
     inside: float
     outside: float
-    doubt: str | None
 
 
 def _change(rgb: NDArray[np.uint8], filled: NDArray[np.uint8], hole: NDArray[np.bool_]) -> _Change:
     levels = np.abs(rgb.astype(np.int16) - filled).mean(2)
     outside = 0.0 if hole.all() else float(levels[~hole].mean())
-    return _Change(float(levels[hole].mean()), outside, hole_note(hole))
+    return _Change(float(levels[hole].mean()), outside)
 
 
-def _read(pair: Pair, candidate: Path, invert: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Reference and candidate [H, W, 3], hole [H, W]."""
+def _read(
+    pair: Pair, candidate: Path, invert: bool, notes: list[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Reference and candidate [H, W, 3], hole [H, W]; what is odd about the mask is added to ``notes``."""
     photo, other = read_rgb(pair.image), read_rgb(candidate)
     if photo.size != other.size:
         raise ValueError(
@@ -78,10 +82,11 @@ def _read(pair: Pair, candidate: Path, invert: bool) -> tuple[NDArray[np.uint8],
             f"it has {other.size[0]} x {other.size[1]}"
         )
     with _named(pair.mask):
-        hole = read_hole(pair.mask, photo.size, invert)
+        hole = to_hole(pair.mask, photo, invert, notes)
     if not hole.any():
         colour = "black" if invert else "white"
         raise ValueError(f"{pair.mask} must have a hole to measure in ({colour} = hole), got none; leave it out")
+    notes += filter(None, [hole_note(hole)])
     return photo.rgb.copy(), other.rgb, hole  # what Pillow decoded is read-only, which torch warns of
 
 
@@ -97,7 +102,6 @@ def _refuse_copies(changes: Sequence[_Change]) -> None:
 def _notes(changes: Mapping[str, _Change]) -> list[str]:
     same = [stem for stem, change in changes.items() if change.inside == 0]
     swapped = [stem for stem, change in changes.items() if change.outside > _SUSPICIOUS * change.inside > 0]
-    doubts = [stem for stem, change in changes.items() if change.doubt]
     changed = sum(change.outside > 0 for change in changes.values())
     notes = []
     if changed:
@@ -114,10 +118,16 @@ def _notes(changes: Mapping[str, _Change]) -> list[str]:
             f"{_some(swapped)} differ from the reference far more outside the hole than inside: "
             "did you mean --invert-mask?"
         )
-    if doubts:
-        more = f"; {len(doubts) - 1} more are like it" if len(doubts) > 1 else ""
-        notes.append(f"{doubts[0]}: {changes[doubts[0]].doubt}{more}")
     return notes
+
+
+def _once(remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each kind of remark with the first photograph it is about, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for stem, texts in remarks.items():
+        for text in texts:
+            kinds.setdefault(re.sub(r"[\d.]+", "..", text), []).append(f"{stem}: {text}")
+    return [lines[0] + (f"; {len(lines) - 1} more are like it" if lines[1:] else "") for lines in kinds.values()]
 
 
 def _some(names: Sequence[str]) -> str:

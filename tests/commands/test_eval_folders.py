@@ -178,6 +178,19 @@ def test_masks_and_candidates_are_turned_as_photographs_are(filled: Folders, cap
     assert turned["holes"] == right["holes"]
 
 
+def test_a_mask_is_read_as_mmif_inpaint_reads_it(filled: Folders, capsys):
+    for path in filled["masks"].iterdir():
+        painted = Image.new("RGBA", Image.open(path).size, "red")
+        painted.putalpha(Image.open(path))
+        painted.save(path)
+    result, said = run(capsys, filled)
+    assert "note: a: the mask has one colour only: its alpha was read, opaque = white" in said
+    assert "; 1 more are like it" in said
+    assert max(psnr(result)) < 100
+    shutil.copy(filled["reference"] / "a.png", filled["masks"] / "a.png")
+    assert "masks/a.png: " in fails(capsys, *options(filled))
+
+
 @pytest.mark.parametrize("candidate", ["a_mask000", "a"])
 def test_masks_may_be_named_after_their_photographs(filled: Folders, capsys, candidate: str):
     right, _ = run(capsys, filled)
