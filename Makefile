@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 TOOLS ?= .tools
 JOBS ?= 2
+KILLS ?= 20
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test lint types format ext clean
+.PHONY: help demo test kill lint types format ext clean
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
 	@echo "make test    set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
+	@echo "make kill    end commands by SIGKILL at random moments, check that nothing is lost; minutes; KILLS=20 of each"
 	@echo "make lint    ruff and clang-format, changing nothing; needs no PyTorch"
 	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format  let ruff and clang-format rewrite the files"
@@ -26,6 +28,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile
+
+kill: $(VENV)/.dev
+	$(BIN)/python tests/kill.py --kills $(KILLS)
 
 lint: $(TOOLS)/.lint
 	$(TOOLS)/bin/ruff check

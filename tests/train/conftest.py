@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
+from networks import untrained_mobilenet
 from PIL import Image
-from torch import nn
 
 import mmif.train.perceptual
-from mmif.backbones.mobilenet import MobileNetV2
 from mmif.data.prepare import prepare
 from mmif.data.settings import Settings
 
@@ -30,15 +28,7 @@ def dataset(tmp_path_factory):
 def random_perceptual_network(monkeypatch):
     """A MobileNetV2 with random weights in place of the published ones, which a test must not need."""
 
-    def untrained(weights=None):
-        torch.manual_seed(0)
-        net = MobileNetV2()
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)  # the default shrinks to denormal numbers, which cost seconds
-        return net.fold().requires_grad_(False)
-
-    monkeypatch.setattr(mmif.train.perceptual, "mobilenet_v2", untrained)
+    monkeypatch.setattr(mmif.train.perceptual, "mobilenet_v2", untrained_mobilenet)
 
 
 @pytest.fixture
