@@ -97,6 +97,20 @@ def line(error: BaseException) -> str | None:
     return f"out of memory: take a smaller model, photograph or batch ({text})" if lacks_memory else None
 
 
+def deliver(data: bytes) -> None:
+    """Write a result to standard output: unlike a report, it must arrive.
+
+    Raises:
+        ValueError: there is no standard output.
+        OSError: it cannot be written.
+    """
+    out = getattr(sys.stdout, "buffer", None)
+    if out is None:
+        raise ValueError("standard output is closed; name a file with --output")
+    out.write(data)
+    out.flush()
+
+
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """Let SIGTERM raise :class:`Terminated`; other threads than the first cannot ask for a signal."""

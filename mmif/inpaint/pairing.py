@@ -1,4 +1,4 @@
-"""Which mask and which guidance belong to which photograph: by name, and never in silence."""
+"""Which mask, guidance and result belong to which photograph: by name, and never in silence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmif.images.decode import READ_SUFFIXES
+from mmif.images.folder import look_into
 
 _MASK = re.compile(r"(.+)_mask(\d*)")
 _COMPANIONS = [re.compile(f"(.+)_{kind}") for kind in (r"mask\d*", "seg", "edge", "seg_mask", "edge_mask")]
@@ -16,49 +16,123 @@ _EXTRA = re.compile("(.+)_(seg|edge|strip)")  # what is written beside a result
 
 
 @dataclass(frozen=True, slots=True)
+class Photographs:
+    """Photographs by their names: the stem, below folders of ``root`` with those before it (``trip/a``).
+
+    Attributes:
+        files: name -> file.
+        root: the folder whose photographs these are, all of them; None: they were listed one by one.
+        recursive: folders of ``root`` count, and those of the folders in which something is looked for.
+    """
+
+    files: dict[str, Path]
+    root: Path | None = None
+    recursive: bool = False
+
+    def named(self, folder: Path) -> list[tuple[str, Path]]:
+        """(name, file) of every picture in another folder, in order."""
+        return _named(folder, self.recursive)
+
+    def lie_in(self, folder: Path) -> bool:
+        """Whether ``folder`` is one that the photographs come from."""
+        folders = {self.root} if self.root else {file.parent for file in self.files.values()}
+        return folder.resolve() in {each.resolve() for each in folders}
+
+    def __str__(self) -> str:
+        return str(self.root or "the list")
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A photograph, its mask, and the stem of what comes of them."""
+    """A photograph, its mask, and the stem of what comes of them; below folders it has those before it."""
 
     image: Path
     mask: Path
     stem: str
 
 
-def pair_masks(images: Path, masks: Path) -> list[Pair]:
-    """Pair the photographs in folder ``images`` with their masks.
+def find_photographs(
+    images: Path | Sequence[Path],
+    masks: Path | None = None,
+    *,
+    recursive: bool = False,
+    results: Path | None = None,
+) -> Photographs:
+    """The photographs of a folder, or those of a list; companions (``a_mask.png`` beside ``a.jpg``) are none.
 
-    ``masks`` is one file for all, or a folder (the same one, too) with ``a_mask.png``, ``a_mask000.png``,
+    Args:
+        images: a folder, or files.
+        masks: file or folder of the masks, which are no photographs.
+        recursive: look into the folders of the folder, too.
+        results: folder of the results, which are none either.
+
+    Raises:
+        ValueError: there are none, one is missing, or two have one name.
+    """
+    if isinstance(images, Path):
+        root, named = images, _named(images, recursive)
+        inner = [path.resolve() for path in (masks, results) if path and images.resolve() in path.resolve().parents]
+    else:
+        root, named = None, [(file.stem, file) for file in images]
+        inner = [masks.resolve()] if masks and masks.is_file() else []
+    named = [(name, file) for name, file in named if {file.resolve(), *file.resolve().parents}.isdisjoint(inner)]
+    beside = masks is not None and Photographs(dict(named), root).lie_in(masks)
+    names = {name for name, _ in named}
+    photos: dict[str, Path] = {}
+    for name, file in named:
+        owners = _owners(name)
+        if owners and (beside or not names.isdisjoint(owners)):
+            continue
+        if name in photos:
+            raise ValueError(f"{photos[name]} and {file} would make one result; rename one")
+        if not file.is_file():
+            raise ValueError(
+                f"a photograph must exist at {file}; {'it is a folder' if file.exists() else 'none is there'}"
+            )
+        photos[name] = file
+    if not photos:
+        raise ValueError(
+            f"there are no photographs in {root or 'the list'}; name a folder of PNG, JPEG or other pictures"
+        )
+    return Photographs(photos, root, recursive)
+
+
+def pair_masks(images: Path | Photographs, masks: Path) -> list[Pair]:
+    """Pair photographs, or those of a folder, with their masks.
+
+    ``masks`` is one file for all, or a folder (that of the photographs, too) with ``a_mask.png``, ``a_mask000.png``,
     ``a_mask001.png``, .. or, in another folder, ``a.png`` for the photograph ``a.jpg``. Of several masks each gives a
     result, named after the mask.
 
     Raises:
-        ValueError: no photographs, two of one stem, or names without a partner; the first five are listed.
+        ValueError: no photographs, two of one name, or names without a partner; the first five are listed.
     """
-    same = images.resolve() == masks.resolve()
-    photos = _photographs(images, masks)
+    photos = images if isinstance(images, Photographs) else find_photographs(images, masks)
+    files = photos.files
     if masks.is_file():
-        return [Pair(image, masks, stem) for stem, image in photos.items()]
+        return [Pair(image, masks, name) for name, image in files.items()]
+    beside, originals = photos.lie_in(masks), {file.resolve() for file in files.values()}
     pairs: dict[str, Pair] = {}
     lonely = []
-    for mask in _image_files(masks):
-        match = _MASK.fullmatch(mask.stem)
-        if match and match[1] in photos:
-            pair = Pair(photos[match[1]], mask, mask.stem if match[2] else match[1])
-        elif not same and mask.stem in photos:
-            pair = Pair(photos[mask.stem], mask, mask.stem)
+    for name, mask in photos.named(masks):
+        match = _MASK.fullmatch(name)
+        if mask.resolve() in originals:
+            continue
+        if match and match[1] in files:
+            pair = Pair(files[match[1]], mask, name if match[2] else match[1])
+        elif not beside and name in files:
+            pair = Pair(files[name], mask, name)
         else:
-            if (match or not same) and photos.keys().isdisjoint(_owners(mask)):  # its guidance may lie beside the mask
-                lonely.append(mask.name)
+            if (match or not beside) and files.keys().isdisjoint(_owners(name)):  # its guidance may lie beside the mask
+                lonely.append(mask)
             continue
         if pair.stem in pairs:
-            raise ValueError(
-                f"one mask must give one result; {pairs[pair.stem].mask.name} and {mask.name} clash; rename one"
-            )
+            raise ValueError(f"{pairs[pair.stem].mask} and {mask} are masks for one result; rename one")
         pairs[pair.stem] = pair
     served = {pair.image for pair in pairs.values()}
-    unserved = [path.name for path in photos.values() if path not in served]
-    _refuse_lonely(f"every photograph in {images} must have a mask in {masks}", unserved)
-    _refuse_lonely(f"every mask in {masks} must have a photograph in {images}", lonely)
+    _refuse_lonely("photograph", photos, f"mask in {masks}", [file for file in files.values() if file not in served])
+    if photos.root:  # of a list, the masks of others may be there, too
+        _refuse_lonely("mask", masks, f"photograph in {photos}", lonely)
     return sorted(pairs.values(), key=lambda pair: pair.stem)
 
 
@@ -76,93 +150,72 @@ def pair_results(pairs: Sequence[Pair], results: Path) -> list[tuple[Pair, Path]
     wanted = {pair.image.stem: pair for pair in pairs if masks[pair.image] == 1} | {pair.stem: pair for pair in pairs}
     found: dict[Pair, Path] = {}
     strays = []
-    for file in _image_files(results):
-        pair = wanted.get(file.stem)
+    for name, file in _named(results):
+        pair = wanted.get(name)
         if pair in found:
-            raise ValueError(f"a photograph must have one result; {found[pair].name} and {file.name} clash; remove one")
+            raise ValueError(f"{found[pair]} and {file} are results of one photograph; remove one")
         if pair:
             found[pair] = file
-        elif not (match := _EXTRA.fullmatch(file.stem)) or match[1] not in wanted:
-            strays.append(file.name)
-    missing = [pair.stem for pair in pairs if pair not in found]
-    _refuse_lonely(f"every photograph with a mask must have a result in {results}", missing)
-    _refuse_lonely(f"every result in {results} must have a photograph with a mask", strays)
+        elif not (match := _EXTRA.fullmatch(name)) or match[1] not in wanted:
+            strays.append(file)
+    folder = pairs[0].image.parent
+    _refuse_lonely("photograph", folder, f"result in {results}", [pair.image for pair in pairs if pair not in found])
+    _refuse_lonely("result", results, f"photograph with a mask in {folder}", strays)
     return [(pair, found[pair]) for pair in pairs]
 
 
-def pair_guidance(
-    source: Path | None, images: Sequence[Path], kind: str, *, maps: Path | None = None, whole: bool = True
-) -> dict[Path, Path]:
-    """Guidance of the photographs ``images``, all of one folder; those that have none are left out.
+def pair_guidance(source: Path | None, photos: Photographs, kind: str, *, maps: Path | None = None) -> dict[Path, Path]:
+    """Guidance of photographs, by their files; those that have none are left out.
 
     ``source`` is one file for all, or a folder with ``a_<kind>.png`` for ``a.jpg``. Where no file is named so, it is
     ``a.png``, but for the folder of the photographs and that of ``maps``, in which ``a.png`` is something else.
 
     Args:
         source: file, folder or None.
-        images: the photographs.
+        photos: the photographs.
         kind: suffix of the stem, such as ``seg``, ``edge_mask``.
         maps: where the maps are whose masks these are.
-        whole: ``images`` are all of their folder, so that nothing in ``source`` may belong to another.
 
     Raises:
-        ValueError: two files for one photograph, or names without a photograph; the first five are listed.
+        ValueError: two files for one photograph, or, where the photographs are all of a folder, names without a
+            photograph; the first five are listed.
     """
-    if source is None:
-        return {}
-    if source.is_file():
-        return dict.fromkeys(images, source)
-    files = _image_files(source) if source.is_dir() else []
-    named = [file for file in files if file.stem.endswith(f"_{kind}")]
-    folder = images[0].parent
-    bare = not named and source.resolve() not in (folder.resolve(), maps and maps.resolve())
-    wanted = {image.stem if bare else f"{image.stem}_{kind}": image for image in images}
+    if source is None or source.is_file():
+        return dict.fromkeys(photos.files.values(), source) if source else {}
+    files = photos.named(source) if source.is_dir() else []
+    called = [(name, file) for name, file in files if name.endswith(f"_{kind}")]
+    bare = not (called or photos.lie_in(source) or (maps and maps.resolve() == source.resolve()))
+    wanted = {name if bare else f"{name}_{kind}": image for name, image in photos.files.items()}
     found: dict[Path, Path] = {}
-    for file in files:
-        image = wanted.get(file.stem)
+    for name, file in files:
+        image = wanted.get(name)
         if image in found:
-            raise ValueError(f"{image} must have one file of guidance; {found[image]} and {file} clash; remove one")
+            raise ValueError(f"{found[image]} and {file} are guidance for one photograph; remove one")
         if image:
             found[image] = file
-    if whole:
-        stems = {image.stem for image in images}
-        strays = [file for file in files if stems.isdisjoint([file.stem, *_owners(file)])] if bare else named
-        lonely = [file.name for file in strays if file.stem not in wanted]
-        _refuse_lonely(f"every file of guidance in {source} must have a photograph in {folder}", lonely)
+    if photos.root:
+        strays = [item for item in files if photos.files.keys().isdisjoint([item[0], *_owners(item[0])])]
+        lonely = [file for name, file in (strays if bare else called) if name not in wanted]
+        _refuse_lonely("guidance file", source, f"photograph in {photos}", lonely)
     return found
 
 
-def _photographs(folder: Path, masks: Path) -> dict[str, Path]:
-    """Stem -> file of all photographs; companions (``a_mask.png`` beside ``a.jpg``) and the masks are none."""
-    files = [file for file in _image_files(folder) if file.resolve() != masks.resolve()]
-    stems = {file.stem for file in files}
-    same = folder.resolve() == masks.resolve()
-    photos: dict[str, Path] = {}
-    for file in files:
-        owners = _owners(file)
-        if owners and (same or not stems.isdisjoint(owners)):
-            continue
-        if file.stem in photos:
-            raise ValueError(f"photographs need different stems; {photos[file.stem].name} and {file.name} share one")
-        photos[file.stem] = file
-    if not photos:
-        raise ValueError(f"the folder {folder} must hold photographs ({', '.join(sorted(READ_SUFFIXES))}); it has none")
-    return photos
+def _named(folder: Path, recursive: bool = False) -> list[tuple[str, Path]]:
+    """(name, file) of the pictures of a folder, in order."""
+    files = look_into(folder, recursive).pictures
+    return [((file.parent / file.stem).relative_to(folder).as_posix(), file) for file in files]
 
 
-def _owners(file: Path) -> list[str]:
-    """Stems of the photographs whose companion ``file`` may be: ``a_seg_mask.png`` is one of ``a`` or of ``a_seg``."""
-    return [match[1] for pattern in _COMPANIONS if (match := pattern.fullmatch(file.stem))]
+def _owners(name: str) -> list[str]:
+    """Names of the photographs whose companion may have this: ``a_seg_mask`` is one of ``a`` or of ``a_seg``."""
+    return [match[1] for pattern in _COMPANIONS if (match := pattern.fullmatch(name))]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ValueError(f"a file or folder must exist at {folder}; none is there")
-    files = (path for path in folder.iterdir() if path.suffix.lower() in READ_SUFFIXES and path.is_file())
-    return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.name)
-
-
-def _refuse_lonely(rule: str, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise ValueError(f"{rule}; {len(names)} have none: {', '.join(names[:5])}{more}; rename or remove them")
+def _refuse_lonely(kind: str, where: object, partner: str, files: Sequence[Path]) -> None:
+    """Say which files of a kind have no partner, if there are any."""
+    if not files:
+        return
+    count, names = len(files), ", ".join(file.name for file in files[:5])
+    more = f" and {count - 5} more" if count > 5 else ""
+    have, them = (f"1 {kind} in {where} has", "it") if count == 1 else (f"{count} {kind}s in {where} have", "them")
+    raise ValueError(f"{have} no {partner}: {names}{more}; rename or remove {them}")

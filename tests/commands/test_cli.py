@@ -139,7 +139,7 @@ def test_progress_bars_still_work(capsys):
     assert "\r100%|###" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["info", "doctor"])
+@pytest.mark.parametrize("verb", ["inpaint", "info", "doctor"])
 def test_help_does_not_wait_for_torch(verb):
     code = f"""
 import sys

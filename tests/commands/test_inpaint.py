@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from fake_model import FakeModel
 from PIL import Image
 
 from mmif.commands import inpaint
+from mmif.images.holes import grow
 from mmif.inpaint import Inpainter
 from mmif.ops import dispatch
 
@@ -104,6 +108,101 @@ def test_notes_go_to_stderr(model, capsys):
     assert "JPEG is lossy: write to .png" in err
 
 
+def test_boxes_in_place_of_a_mask(model, capsys):
+    rgb = photo("a.png")
+    run("a.png", "--box", "10,5,20,15", "--box", "0,0,1,1", "-o", "out.png")
+    changed = (np.asarray(Image.open("out.png")) != rgb).any(2)
+    assert changed[5:20, 10:30].all()
+    assert changed[0, 0]
+    assert changed.sum() == 301
+    assert capsys.readouterr().err == ""
+    words = "a box must be x,y,width,height in pixels, such as 40,30,64,64; got 1,2,3"
+    assert words in fails(capsys, "a.png", "--box", "1,2,3", "-o", "new.png")
+    assert "a box must lie inside the photograph, 40 x 30" in fails(
+        capsys, "a.png", "--box", "30,0,20,5", "-o", "b.png"
+    )
+    assert "a photograph needs a mask, and a.png came alone" in fails(capsys, "a.png", "-o", "new.png")
+
+
+def test_a_mask_is_grown(model):
+    rgb, hole = photo("a.png"), mask("m.png")
+    run("a.png", "m.png", "-o", "out.png", "--grow-mask", "2")
+    assert np.array_equal((np.asarray(Image.open("out.png")) != rgb).any(2), grow(hole, 2))
+
+
+def test_the_quality_of_a_jpeg_is_that_of_its_photograph_or_as_asked_for(model):
+    photo("a.jpg", (200, 200), quality=50), mask("m.png", (200, 200))
+    run("a.jpg", "m.png", "-o", "same.jpg")
+    run("a.jpg", "m.png", "-o", "best.jpg", "--quality", "100")
+    assert Image.open("same.jpg").quantization == Image.open("a.jpg").quantization
+    assert Path("best.jpg").stat().st_size > 2 * Path("same.jpg").stat().st_size
+
+
+def test_an_output_folder_for_one_photograph(model, capsys):
+    photo("in/a.jpg"), mask("m.png"), Path("there").mkdir()
+    run("in/a.jpg", "m.png", "-o", "there")
+    run("in/a.jpg", "-o", "new/", "m.png", "--save-edges")  # options may stand between files
+    assert names("there") == ["a.jpg"]
+    assert names("new") == ["a.jpg", "a_edge.png"]
+    assert capsys.readouterr().out.splitlines()[-1] == "result new/a.jpg, new/a_edge.png"
+
+
+def test_standard_input_and_output(model, monkeypatch, capsysbinary):
+    rgb, hole = photo("a.png"), mask("m.png")
+    run("a.png", "m.png", "-o", "out.png")
+    capsysbinary.readouterr()
+    for argv, source in ((("-", "m.png"), "a.png"), (("a.png", "-"), "m.png")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path(source).read_bytes())))
+        run(*argv, "-o", "-")
+        out, err = capsysbinary.readouterr()
+        result = Image.open(io.BytesIO(out))
+        assert result.format == "PNG"
+        assert np.array_equal(np.asarray(result)[~hole], rgb[~hole])
+        assert err.startswith(b"device cpu")
+    assert out == Path("out.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("-", "-", "-o", "x.png"), "standard input is one file"),
+        (("-", "m.png", "-o", "folder/"), "a photograph from standard input has no name"),
+        (("a.png", "m.png", "-o", "-", "--num-samples", "2"), "standard output takes one picture"),
+        (("a.png", "m.png", "-o", "-", "--save-strip"), "standard output takes one picture"),
+        (("in", "m.png", "-o", "-"), "standard output takes one picture"),
+        (("in/b.png", "a.png", "m.png", "-o", "-"), "standard output takes one picture"),
+        (("in/b.png", "a.png", "m.png", "-o", "x.png"), "several results need a folder, and x.png is named like one"),
+        (("a.png", "m.png", "-o", "x.png", "--recursive"), "--recursive needs a folder"),
+        (("a.png", "m.png", "-o", "x.jpg", "--quality", "0"), "--quality must be >= 1, got 0"),
+    ],
+)
+def test_what_cannot_be_read_or_written_so_is_one_line(model, capsys, argv, words):
+    photo("a.png"), photo("in/b.png"), mask("m.png")
+    assert words in fails(capsys, *argv)
+    assert not model.calls
+
+
+def test_what_is_wrong_is_said_before_the_network_is_loaded(model, monkeypatch, capsys):
+    def too_early(*_, **__):
+        raise AssertionError("the network was loaded")
+
+    photo("a.png"), mask("small.png", (20, 30)), Path("text.png").write_text("no image")
+    monkeypatch.setattr(Inpainter, "from_pretrained", too_early)
+    assert "the mask must have the size" in fails(capsys, "a.png", "small.png", "-o", "out.png")
+    assert "text.png: must be an image" in fails(capsys, "a.png", "text.png", "-o", "out.png")
+    assert "a box must lie inside" in fails(capsys, "a.png", "--box", "0,0,99,9", "-o", "out.png")
+    assert "--batch must be >= 1" in fails(capsys, "a.png", "small.png", "-o", "out.png", "--batch", "0")
+
+
+def test_the_name_of_a_file_cannot_command_the_terminal(model, capsys):
+    photo("a\x1b[2J\n.jpg"), mask("m.png")
+    run("a\x1b[2J\n.jpg", "m.png", "-o", "b\x1b]0;x\x07.jpg")
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert r"result b\x1b]0;x\x07.jpg" in out
+    assert r"note: a\x1b[2J\n.jpg: JPEG is lossy" in err
+
+
 def test_invert_mask_and_seam_reach_the_pipeline(model):
     photo("a.png"), mask("m.png")
     run("a.png", "m.png", "-o", "out.png", "--invert-mask", "--seam", "none", "--seed", "5")
@@ -114,7 +213,7 @@ def test_invert_mask_and_seam_reach_the_pipeline(model):
 def test_existing_output(model, capsys):
     photo("a.png"), mask("m.png"), photo("out.png")
     old = Path("out.png").read_bytes()
-    assert "outputs must not exist yet; out.png do" in fails(capsys, "a.png", "m.png", "-o", "out.png")
+    assert "out.png exists already; pass --overwrite or" in fails(capsys, "a.png", "m.png", "-o", "out.png")
     run("a.png", "m.png", "-o", "out.png", "--skip-existing")
     assert Path("out.png").read_bytes() == old
     assert not model.calls
@@ -124,13 +223,13 @@ def test_existing_output(model, capsys):
 
 def test_an_input_is_never_replaced(model, capsys):
     photo("a.png"), mask("m.png")
-    assert "must not replace an input" in fails(capsys, "a.png", "m.png", "-o", "a.png", "--overwrite")
-    assert "must not replace an input" in fails(capsys, "a.png", "m.png", "-o", "./m.png", "--overwrite")
+    assert "is an input and would be replaced" in fails(capsys, "a.png", "m.png", "-o", "a.png", "--overwrite")
+    assert "is an input and would be replaced" in fails(capsys, "a.png", "m.png", "-o", "./m.png", "--overwrite")
 
 
-@pytest.mark.parametrize("output", ["file/out.png", "out.xyz", "folder.png", "/proc/none/out.png"])
+@pytest.mark.parametrize("output", ["file/out.png", "out.xyz", "out", "/proc/none/out.png"])
 def test_unwritable_output_is_found_before_the_network_runs(model, capsys, output):
-    photo("a.png"), mask("m.png"), Path("file").write_bytes(b""), Path("folder.png").mkdir()
+    photo("a.png"), mask("m.png"), Path("file").write_bytes(b"")
     fails(capsys, "a.png", "m.png", "-o", output)
     assert not model.calls
 
@@ -150,7 +249,7 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
         (("a.png", "m.png", "--edge-mask", "m.png"), "--edge-mask needs --edge; pass both"),
         (
             ("a.png", "m.png", "--edge", "m.png"),
-            "the mask and the edge of a.png must be two files; m.png would be both",
+            "m.png would be both the mask and the edge of a.png",
         ),
         (("a.png", "m.png", "--edge", "no.png"), "--edge must be a file, or a folder"),
         (("a.png", "m.png", "--margin", "-1"), "margin must lie"),
@@ -220,6 +319,38 @@ def test_several_masks_for_one_photograph(model):
     assert names() == ["a_mask000.png", "a_mask001.png"]
 
 
+def test_a_list_of_photographs(model, capsys):
+    photo("in/a.png"), photo("b.jpg"), photo("in/c.png")
+    for stem in "abc":
+        mask(f"masks/{stem}.png")
+    run("in/a.png", "b.jpg", "masks", "-o", "out")
+    assert names() == ["a.png", "b.jpg"]
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 written to out, 0 were there already"
+    run("in/a.png", "in/c.png", "--box", "0,0,9,9", "-o", "boxed")
+    assert names("boxed") == ["a.png", "c.png"]
+
+
+def test_one_photograph_finds_its_masks_in_a_folder(model):
+    photo("in/a.png"), photo("in/b.png"), mask("in/a_mask000.png"), mask("in/a_mask001.png"), mask("in/b_mask.png")
+    run("in/a.png", "in", "-o", "out")
+    assert names() == ["a_mask000.png", "a_mask001.png"]
+
+
+def test_folders_of_folders(model, capsys):
+    photo("in/a.png"), photo("in/trip/a.jpg"), mask("masks/a.png"), mask("masks/trip/a.png"), mask("m.png")
+    run("in", "masks", "-o", "in/out", "--recursive")
+    assert names("in/out") == ["a.png", "trip"]
+    assert names("in/out/trip") == ["a.jpg"]
+    run("in", "m.png", "-o", "in/out", "--recursive", "--skip-existing")  # results are no photographs
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 written to in/out, 2 were there already"
+
+
+def test_what_is_skipped_is_said(model, capsys):
+    photo("in/a.png"), mask("m.png"), Path("in/notes.txt").write_text("x"), Path("in/.hidden.png").touch()
+    run("in", "m.png", "-o", "out")
+    assert "note: 1 file was skipped: notes.txt (not a picture that is read)" in capsys.readouterr().err
+
+
 def test_guidance_beside_the_photographs(model, capsys):
     for stem in "ab":
         photo(f"in/{stem}.png"), mask(f"in/{stem}_mask.png")
@@ -236,9 +367,9 @@ def test_one_file_is_never_a_map_and_something_else(model, capsys):
     mask("gg/a.png")
     words = "must be a file, or a folder that holds NAME_edge_mask.png; gg is not"
     assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg", "--edge-mask", "gg")
-    words = "the segmentation and the edge of in/a.jpg must be two files; gg/a.png would be both"
+    words = "gg/a.png would be both the segmentation and the edge of in/a.jpg"
     assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg", "--segmentation", "gg")
-    assert "the mask and the edge of" in fails(capsys, "in", "gg", "-o", "out", "--edge", "gg")
+    assert "would be both the mask and the edge of" in fails(capsys, "in", "gg", "-o", "out", "--edge", "gg")
     mask("gg/a_edge_mask.png")
     run("in", "m.png", "-o", "out", "--edge", "gg", "--edge-mask", "gg")
     mask("edges/a.webp")
@@ -249,7 +380,7 @@ def test_one_file_is_never_a_map_and_something_else(model, capsys):
 def test_a_misnamed_file_of_guidance_stops_a_folder_but_not_one_photograph_of_it(model, capsys):
     photo("in/a.png"), photo("in/b.png"), mask("m.png")
     mask("gg/a_edge.png"), mask("gg/B_edge.png")
-    words = "every file of guidance in gg must have a photograph in in; 1 have none: B_edge.png"
+    words = "1 guidance file in gg has no photograph in in: B_edge.png"
     assert words in fails(capsys, "in", "m.png", "-o", "out", "--edge", "gg")
     assert not model.calls
     run("in/a.png", "m.png", "-o", "out.png", "--edge", "gg")
@@ -270,7 +401,7 @@ def test_skip_existing_goes_on_where_a_run_stopped(model, capsys):
         photo(f"in/{stem}.png")
     mask("m.png")
     photo("out/b.png")
-    assert "out/b.png do; pass --overwrite or --skip-existing" in fails(capsys, "in", "m.png", "-o", "out")
+    assert "out/b.png exists already; pass --overwrite or --skip-existing" in fails(capsys, "in", "m.png", "-o", "out")
     run("in", "m.png", "-o", "out", "--skip-existing")
     assert capsys.readouterr().out.splitlines()[-1] == "2 of 3 written to out, 1 were there already"
     assert names() == ["a.png", "b.png", "c.png"]
@@ -293,9 +424,9 @@ def harmless_sigterm():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
-    model, capsys, monkeypatch, harmless_sigterm, number
+    model, capsys, monkeypatch, harmless_sigterm, number, code
 ):
     for stem in "abc":
         photo(f"in/{stem}.png")
@@ -314,7 +445,7 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
     monkeypatch.setattr(Image.Image, "save", save)
     with pytest.raises(SystemExit) as stop:
         run("in", "m.png", "-o", "out", "--batch", "1")
-    assert stop.value.code == 130
+    assert stop.value.code == code
     assert "go on with --skip-existing" in capsys.readouterr().err
     assert names() == ["a.png"]
     Image.open("out/a.png").load()
@@ -325,7 +456,9 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
 
 def test_a_bad_photograph_in_a_folder_is_named(model, capsys):
     photo("in/a.png"), photo("in/b.png", (10, 10)), mask("m.png")
-    assert "1 are not: in/b.png: the mask must have the size" in fails(capsys, "in", "m.png", "-o", "out")
+    assert "1 photograph could not be filled: in/b.png: the mask must have the size" in fails(
+        capsys, "in", "m.png", "-o", "out"
+    )
 
 
 def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys):
@@ -341,7 +474,7 @@ def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys
     assert out.splitlines()[-1] == "3 of 9 written to out, 0 were there already"
     assert names() == ["a.png", "c.png", "i.png"]
     (line,) = (line for line in err.splitlines() if line.startswith("mmif-inpaint: error"))
-    assert "6 are not: in/b.png: must be an image" in line
+    assert "6 photographs could not be filled: in/b.png: must be an image" in line
     assert "; in/g.png: must be an image" in line
     assert "in/h.png" not in line
     assert "; and 1 more; mend or remove them" in line
@@ -349,6 +482,31 @@ def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys
         photo(f"in/{stem}.png")
     run("in", "m.png", "-o", "out", "--skip-existing")
     assert capsys.readouterr().out.splitlines()[-1] == "6 of 9 written to out, 3 were there already"
+
+
+def test_a_photograph_that_cannot_be_written_costs_no_other(model, capsys):
+    photo("in/a.jpg"), photo("in/c.jpg"), photo("b.png", (66_000, 1))
+    Path("b.png").rename("in/b.jpg")  # what it holds is read, whatever its name says; no JPEG file is as wide
+    mask("masks/a.png"), mask("masks/b.png", (66_000, 1), (5, 0, 9, 1)), mask("masks/c.png")
+    with pytest.raises(SystemExit) as stop:
+        run("in", "masks", "-o", "out", "--batch", "1")
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert names() == ["a.jpg", "c.jpg"]
+    assert "2 of 3 written" in out
+    assert "1 photograph could not be filled: in/b.jpg: out/b.jpg could not be written as JPEG" in err
+
+
+def test_a_network_that_fails_for_one_photograph_costs_no_other(model, capsys):
+    for stem in "abc":
+        photo(f"in/{stem}.png")
+    mask("m.png")
+    model.bad = float("nan")  # in the last photograph of a batch
+    with pytest.raises(SystemExit) as stop:
+        run("in", "m.png", "-o", "out", "--batch", "3")
+    assert stop.value.code == 2
+    assert names() == ["a.png", "b.png"]
+    assert "NaN or infinity for in/c.png" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_a_folder_at_once(model, capsys, monkeypatch):
@@ -369,7 +527,7 @@ def test_two_photographs_cannot_make_one_file(model, capsys):
         photo(f"in/{stem}.png")
         mask(f"masks/{stem}.png")
     error = fails(capsys, "in", "masks", "-o", "out", "--save-strip")
-    assert "more than one photograph makes a_strip.png" in error
+    assert "more than one photograph would make out/a_strip.png" in error
 
 
 def test_a_file_name_of_any_bytes(model):
@@ -381,7 +539,7 @@ def test_a_file_name_of_any_bytes(model):
 
 def test_output_of_a_folder_must_be_a_folder(model, capsys):
     photo("in/a.png"), mask("m.png"), Path("out").write_bytes(b"")
-    assert "must be a folder; out is a file" in fails(capsys, "in", "m.png", "-o", "out")
+    assert "several results need a folder, and out is a file" in fails(capsys, "in", "m.png", "-o", "out")
 
 
 def test_help_states_the_polarity(capsys):

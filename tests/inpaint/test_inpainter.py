@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import runpy
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fake_model import FakeModel
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from mmif import checkpoint
 from mmif.config import from_preset
+from mmif.images.holes import grow
 from mmif.images.write import write_image
-from mmif.inpaint import Inpainter, Job
+from mmif.inpaint import Inpainter, Job, Result
 from mmif.model import MMInvertFill
 from mmif.ops import dispatch
 from mmif.ops.dispatch import BackendUnavailable
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 RNG = np.random.default_rng(1)
 RGB = RNG.integers(0, 256, (50, 70, 3), np.uint8)
 HOLE = np.zeros((50, 70), bool)
@@ -172,6 +177,40 @@ def test_invert_mask(pipe):
     assert np.array_equal(*out)
 
 
+def test_boxes_say_what_a_mask_says(pipe):
+    assert np.array_equal(pixels(pipe(RGB, boxes=[(20, 10, 25, 20)]).image), pixels(pipe(RGB, HOLE).image))
+    result = pipe(RGB, boxes=[(0, 0, 1, 1), (5, 5, 60, 45)])
+    assert result.hole.sum() == 1 + 60 * 45
+    assert not result.notes  # nobody mistakes the polarity of a rectangle
+    with pytest.raises(ValueError, match="a box must lie inside the photograph, 70 x 50; 60,40,20,20"):
+        pipe(RGB, boxes=[(60, 40, 20, 20)])
+
+
+def test_a_grown_mask_fills_more_and_no_more(pipe):
+    result = pipe(RGB, HOLE, grow_mask=3)
+    assert np.array_equal(result.hole, grow(HOLE, 3))
+    assert np.array_equal(pixels(result.image)[~result.hole], RGB[~result.hole])
+    assert not (pixels(result.image)[result.hole] == RGB[result.hole]).all(1).any()
+
+
+def test_a_mask_that_follows_a_soft_red_object_leaves_a_ghost_and_a_grown_one_does_not():
+    photo = Image.open(EXAMPLES / "photo.jpg").convert("RGB")
+    disc = Image.new("L", photo.size)
+    ImageDraw.Draw(disc).ellipse((40, 20, 80, 60), fill=255)
+    disc = disc.filter(ImageFilter.GaussianBlur(4))
+    with_disc = Image.composite(Image.new("RGB", photo.size, (220, 30, 30)), photo, disc)
+    tight = pixels(disc) > 127
+    pipe = Inpainter.from_pretrained("scenes-128", "cpu")
+
+    def redness(image: Image.Image) -> float:
+        rgb = pixels(image)[tight].astype(float)
+        return (rgb[:, 0] - rgb[:, 1:].mean(1)).mean()
+
+    true = redness(photo)
+    assert redness(pipe(with_disc, tight).image) - true > 60  # measured: 91
+    assert abs(redness(pipe(with_disc, tight, grow_mask=6).image) - true) < 25  # measured: 13
+
+
 def test_a_huge_photograph_needs_no_float_copy_of_it(tmp_path):
     """12000 x 9000: 108 million pixels come and go within 16 bytes each, while a float copy alone needs 12."""
     width, height = 12000, 9000
@@ -307,6 +346,10 @@ def test_predictions_can_be_passed_back(pipe):
         ({"edge": HOLE, "edge_mask": HOLE.T}, "the edge mask must have"),
         ({"num_samples": 0}, "num_samples must be >= 1, got 0"),
         ({"num_samples": 1.5}, r"num_samples must be a whole number, got 1\.5"),
+        ({"boxes": [(0, 0, 1, 1)]}, "give a mask or boxes; got both"),
+        ({"grow_mask": -1}, "grow_mask must be >= 0, got -1"),
+        ({"grow_mask": 10**6}, "grow_mask must be <= 1000, got 1000000"),
+        ({"mask_image": HOLE}, "mask and mask_image are two names of one thing"),
         ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"seed": 1.0}, r"seed must be a whole number, got 1\.0"),
     ],
@@ -320,6 +363,64 @@ def test_bad_arguments(pipe, options, message):
 def test_a_bad_margin_is_found_at_once(margin):
     with pytest.raises(ValueError, match=r"margin must lie in \[0, 10\]"):
         Inpainter(FakeModel(), margin=margin)
+
+
+def test_a_job_says_what_its_fields_cannot_be():
+    for fields, message in (
+        ({}, "give a mask or boxes; got neither"),
+        ({"boxes": [(0, 0, 1, 1)], "invert_mask": True}, "there is nothing to invert"),
+        ({"boxes": [(0, 0, 1.5, 1)]}, r"a box must be a whole number, got 1\.5"),
+        ({"mask": HOLE, "index": "a"}, "index must be a whole number, got 'a'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Job(RGB, **fields)
+
+
+# Names that others use
+
+
+def test_the_mask_may_be_called_as_in_diffusers(pipe):
+    assert np.array_equal(pixels(pipe(image=RGB, mask_image=HOLE).image), pixels(pipe(RGB, HOLE).image))
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("generator", "pass seed"),
+        ("prompt", "leave it out"),
+        ("strength", "leave it out"),
+        ("num_images_per_prompt", "pass num_samples"),
+        ("nonsense", "there is no argument 'nonsense'"),
+    ],
+)
+def test_arguments_of_other_pipelines_are_refused_by_name(pipe, model, name, instead):
+    with pytest.raises(TypeError, match=name) as error:
+        pipe(RGB, HOLE, **{name: 1})
+    assert instead in str(error.value)
+    assert not model.calls
+
+
+def test_moving_to_a_device_gives_the_pipeline_back():
+    pipe = Inpainter(MMInvertFill(from_preset("tiny-32")).eval())
+    assert pipe.to("CPU") is pipe.to(torch.device("cpu")) is pipe.to("cpu", torch.float32) is pipe
+    assert pipe.device == torch.device("cpu")
+    with pytest.raises(ValueError, match="the device must be auto, cpu"):
+        pipe.to("gpu")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda pipe: pipe.half(), lambda pipe: pipe.bfloat16(), lambda pipe: pipe.to("cpu", torch.float16)]
+)
+def test_other_number_types_are_one_line(pipe, change):
+    with pytest.raises(ValueError, match=r"^an Inpainter computes in float32, torch\.b?float16 is not supported yet"):
+        change(pipe)
+
+
+def test_options_are_checked_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ValueError, match="seam must be"):
+        Inpainter.from_pretrained(tmp_path / "absent", seam="soft")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="margin must lie"):
+        Inpainter.from_pretrained(tmp_path / "absent", margin=-1)
 
 
 def test_whole_numbers_of_any_type_are_the_same(pipe):
@@ -339,6 +440,21 @@ def test_a_job_that_cannot_be_used_costs_no_other(pipe):
     assert np.array_equal(pixels(next(results).image), pixels(first.image))
     with pytest.raises(ValueError, match="the mask must have the size"):
         next(results)
+
+
+class Greedy(io.BytesIO):
+    """A file that is too large for the memory."""
+
+    def read(self, *_):
+        raise MemoryError
+
+
+def test_a_job_that_fails_in_whichever_way_costs_no_other(pipe):
+    jobs = [Job(Greedy(), HOLE), Job(RGB, HOLE), Job(3, HOLE), Job(RGB, HOLE)]  # pyright: ignore[reportArgumentType]
+    for size in (1, 8):
+        results = list(pipe.attempts(jobs, size))
+        assert [isinstance(result, Result) for result in results] == [False, True, False, True]
+    assert isinstance(results[2], TypeError)
 
 
 def test_a_mask_of_another_size_names_both_and_the_file(pipe, tmp_path):
@@ -365,6 +481,32 @@ def test_numbers_that_are_none_are_an_error_not_a_black_image(bad, tmp_path):
     results = pipe.batch([Job(RGB, HOLE), Job(tmp_path / "b.png", HOLE)])
     with pytest.raises(ValueError, match=r"NaN or infinity for .*b\.png, which was not written"):
         list(results)
+
+
+def test_numbers_that_are_none_cost_one_photograph_alone():
+    jobs = [Job(RGB, HOLE, index=0), Job(RGB, HOLE, index=1)]
+    good, bad = Inpainter(FakeModel(np.nan)).attempts(jobs)  # the fake spoils the last of a batch
+    assert isinstance(good, Result)
+    assert "NaN or infinity" in str(bad)
+
+
+def test_two_pipelines_in_two_threads_keep_their_own_backends(model):
+    both_are_running = threading.Barrier(2, timeout=30)
+    seen = {}
+
+    class Watched(FakeModel):
+        def __call__(self, *args, **options):
+            both_are_running.wait()
+            seen[self] = dispatch.describe()
+            both_are_running.wait()
+            return super().__call__(*args, **options)
+
+    before = dispatch.describe()
+    pipes = [Inpainter(Watched(), backend=backend) for backend in ("reference", "triton")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda pipe: pipe(RGB, HOLE), pipes))
+    assert [seen[pipe.model] for pipe in pipes] == ["ops reference", "ops triton"]
+    assert dispatch.describe() == before
 
 
 def test_the_real_network_from_a_checkpoint(tmp_path):
@@ -399,11 +541,10 @@ def test_bad_devices_and_backends(tmp_path):
 
 
 def test_the_example_runs(tmp_path, capsys):
-    examples = Path(__file__).parents[2] / "examples"
     config = from_preset("tiny-32")
     checkpoint.save(MMInvertFill(config), tmp_path / "tiny", config=config, extra={})
-    runpy.run_path(str(examples / "inpaint.py"))["main"](str(tmp_path / "tiny"), "out.png")
-    photo, hole = pixels(Image.open(examples / "photo.jpg")), pixels(Image.open(examples / "mask.png"))
+    runpy.run_path(str(EXAMPLES / "inpaint.py"))["main"](str(tmp_path / "tiny"), "out.png")
+    photo, hole = pixels(Image.open(EXAMPLES / "photo.jpg")), pixels(Image.open(EXAMPLES / "mask.png"))
     assert np.array_equal(pixels(Image.open("out.png"))[~hole], photo[~hole])
     assert 0.05 < hole.mean() < 0.5
     assert "result out.png" in capsys.readouterr().out
