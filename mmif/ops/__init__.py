@@ -1,7 +1,7 @@
 """The ops that MMIF accelerates.
 
-Each file holds the public function, its plain-PyTorch reference and its registration with torch.library; compiled code
-elsewhere only replaces the body.
+Each file says everything about an op: the public function, its plain-PyTorch reference, its registration with
+torch.library, and what each backend can take. Compiled code elsewhere only replaces the body.
 """
 
 from mmif.ops import _extension

@@ -197,9 +197,7 @@ def _check_shapes(**expected: tuple[Tensor | None, tuple[int, ...]]) -> None:
             raise ValueError(f"acb_fusion: {name} must have the shape {shape}, got {tuple(tensor.shape)}")
 
 
-def _limits(*tensors: Tensor | None, paths: int = 1) -> str | None:
-    x = tensors[0]
-    assert x is not None
+def _limits(x: Tensor, *_: Tensor | None, paths: int = 1) -> str | None:
     batch, pixels = x.shape[0], x.shape[2] * x.shape[3]
     if pixels > MAX_PIXELS:
         return f"H W must be <= {MAX_PIXELS}, got {pixels}"

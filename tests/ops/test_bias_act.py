@@ -147,6 +147,18 @@ def test_what_is_not_kept_may_be_overwritten(act, clamp, which):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("act", ["linear", "swish"])
+def test_the_mask_of_a_clamp_is_kept_in_a_compiled_graph_too(act):
+    x, b = torch.randn(4, 3, 5, requires_grad=True), torch.randn(3, requires_grad=True)
+    torch.library.opcheck(torch.ops.mmif.bias_act.default, (x, b, 1, act, 0.0, 1.5, 0.6))
+    run = op(act, 0.6)
+    expected = grad(run(x, b).square().sum(), (x, b))
+    torch.compiler.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for got, want in zip(grad(compiled(x, b).square().sum(), (x, b)), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("clamp", [None, 256.0], ids=["", "clamp"])
 def test_a_residual_join_in_place(backend, clamp):
