@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -58,3 +61,17 @@ def test_the_tables_that_contributors_are_sent_to_are_where_they_are_sent():
         sources = "".join((ROOT / path).read_text() for path in re.findall(r"mmif/\w+/\w+\.py|mmif/\w+\.py", row))
         for name in re.findall(r"`([A-Z]{4,})`", row):
             assert re.search(rf"^{name}\b.*=", sources, re.MULTILINE), f"{name} is in none of the files of: {row}"
+
+
+def test_the_readme_runs_as_it_stands(tmp_path: Path):
+    """Its Python, where the examples are; the photograph stays what it was outside the hole."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), made)
+    photo, mask = (Image.open(tmp_path / "examples" / name) for name in ("photo.jpg", "mask.png"))
+    known = np.asarray(mask.convert("L")) < 128
+    for image in (Image.open("filled.png"), made["guided"], *made["several"]):
+        assert np.array_equal(np.asarray(image)[known], np.asarray(photo)[known])
+    assert len(made["several"]) == 4
+    assert len(made["filled"]) == len(made["jobs"])
