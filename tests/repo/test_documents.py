@@ -26,7 +26,20 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: 
 def links(text: str) -> list[str]:
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
-    return [link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def is_there(link: str, document: Path) -> bool:
+    """The file, and the heading in it if the link names one."""
+    name, _, heading = link.partition("#")
+    target = document.parent / name if name else document
+    return target.exists() and (not heading or heading in headings(target.read_text()))
+
+
+def headings(text: str) -> set[str]:
+    """What a link calls them: small letters, hyphens, nothing else."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def paths(text: str) -> list[str]:
@@ -37,7 +50,7 @@ def paths(text: str) -> list[str]:
 
 @each_document
 def test_relative_links_lead_somewhere(document: Path):
-    assert [link for link in links(document.read_text()) if not (document.parent / link).exists()] == []
+    assert [link for link in links(document.read_text()) if not is_there(link, document)] == []
 
 
 @pytest.mark.parametrize(
