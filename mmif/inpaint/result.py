@@ -17,13 +17,13 @@ from mmif.images.compose import compose
 from mmif.images.labels import UNKNOWN, label_image
 from mmif.images.photo import Photo
 from mmif.images.write import check_target, write_image
+from mmif.inpaint.plan import plan_crops
 from mmif.inpaint.request import Guidance, Job, Loaded, read, read_guidance, whole
 from mmif.inpaint.squares import (
     Box,
     Crop,
     paste,
     paste_map,
-    plan_crops,
     scale_edges,
     scale_hole,
     scale_image,
@@ -149,12 +149,14 @@ class Result:
         return None if canvas is None else Image.fromarray(canvas)
 
     def _canvas(self, name: str, blank: int) -> np.ndarray | None:
+        maps = [(square.crop, getattr(square, name)) for square in self._predicted]
+        if any(values is None for _, values in maps):
+            return None
         canvas = np.full(self.hole.shape, blank, np.uint8)
-        for square in self._predicted:
-            values = getattr(square, name)
-            if values is None:
-                return None
-            paste_map(canvas, values, square.crop)
+        for crop, values in maps:
+            paste_map(canvas, values, crop)
+        for crop, values in maps:  # where squares overlap, the one that filled a place tells what it took it for
+            paste_map(canvas, values, crop, crop.target)
         return canvas
 
 

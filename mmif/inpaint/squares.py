@@ -1,4 +1,4 @@
-"""Squares round the holes: where to look, how the model sees it, and how the fill goes back.
+"""Squares round the holes: how the model sees them, and how the fill goes back.
 
 A photograph of any size and shape is filled through squares of the model's side. Everything here works on the squares,
 never on a second copy of the photograph.
@@ -6,14 +6,10 @@ never on a second copy of the photograph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-
-MAX_CROPS = 16  # scattered holes beyond that share squares
-_GRID = 64  # holes are grouped on a grid of at most this many cells a side
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,105 +59,6 @@ class Crop:
 
     square: Box
     target: Box
-
-
-def plan_crops(hole: np.ndarray, side: int, margin: float = 0.5) -> list[Crop]:
-    """Choose the squares that fill ``hole``.
-
-    Holes near each other share a square; holes so far apart that a common square would show each much smaller get one
-    each, at most ``MAX_CROPS``.
-
-    Args:
-        hole: bool [H, W], True = hole.
-        side: side of the model in pixels; no square is smaller where the photograph allows it.
-        margin: known surroundings on each side of the hole, as a share of the hole's longer extent.
-
-    Returns:
-        Crops, top to bottom; empty for an empty hole.
-    """
-    height, width = hole.shape
-
-    def square_side(box: Box) -> int:
-        extent = max(box.width, box.height)
-        wanted = max(side, round(extent * (1.0 + 2.0 * margin)))
-        # Surroundings end at the photograph's shorter side: only a hole that is longer makes the square reach beyond.
-        return max(extent, min(wanted, width, height))
-
-    groups = _components(hole)
-    for stretch in (1.5, 2.0, 3.0, float("inf")):
-        groups = _merge(groups, square_side, stretch)
-        if len(groups) <= MAX_CROPS:
-            break
-    groups.sort(key=lambda box: (box.y0, box.x0))
-    return [Crop(_square(box, square_side(box), width, height), box) for box in groups]
-
-
-def _components(hole: np.ndarray) -> list[Box]:
-    """Tight boxes of the connected parts of a hole, connected on a coarse grid laid over all of them."""
-    height, width = hole.shape
-    if not hole.any():
-        return []
-    whole = _tighten(hole, Box(0, 0, width, height))
-    cell = -(-max(whole.width, whole.height) // _GRID)
-    rows, columns = np.arange(0, whole.height, cell), np.arange(0, whole.width, cell)
-    grid = np.logical_or.reduceat(np.logical_or.reduceat(whole.of(hole), rows, axis=0), columns, axis=1)
-    boxes = []
-    while grid.any():
-        cells = _flood(grid, *(int(i) for i in np.argwhere(grid)[0]))
-        ys, xs = [y for y, _ in cells], [x for _, x in cells]
-        coarse = Box(min(xs) * cell, min(ys) * cell, (max(xs) + 1) * cell, (max(ys) + 1) * cell)
-        boxes.append(_tighten(hole, coarse.move(whole.x0, whole.y0).clip(width, height)))
-    return boxes
-
-
-def _flood(grid: np.ndarray, y: int, x: int) -> list[tuple[int, int]]:
-    """Take the 8-connected cells round (y, x) out of ``grid``."""
-    grid[y, x] = False
-    found = [(y, x)]
-    for cy, cx in found:  # grows while it is walked
-        y0, x0 = max(cy - 1, 0), max(cx - 1, 0)
-        for dy, dx in np.argwhere(grid[y0 : cy + 2, x0 : cx + 2]):
-            neighbour = y0 + int(dy), x0 + int(dx)
-            grid[neighbour] = False
-            found.append(neighbour)
-    return found
-
-
-def _tighten(hole: np.ndarray, box: Box) -> Box:
-    """Smallest box round the hole pixels inside ``box``."""
-    part = box.of(hole)
-    ys, xs = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
-    return Box(box.x0 + int(xs[0]), box.y0 + int(ys[0]), box.x0 + int(xs[-1]) + 1, box.y0 + int(ys[-1]) + 1)
-
-
-def _merge(boxes: list[Box], square_side: Callable[[Box], int], stretch: float) -> list[Box]:
-    """Join boxes while they overlap or their common square is at most ``stretch`` times the larger of the two."""
-    while True:
-        merged: list[Box] = []
-        for box in boxes:
-            for i, other in enumerate(merged):
-                joint = box.join(other)
-                if box.overlaps(other) or square_side(joint) <= stretch * max(square_side(box), square_side(other)):
-                    merged[i] = joint
-                    break
-            else:
-                merged.append(box)
-        if len(merged) == len(boxes):
-            return merged
-        boxes = merged
-
-
-def _square(box: Box, side: int, width: int, height: int) -> Box:
-    """Square of ``side`` centred on ``box``, moved inside the photograph as far as it fits."""
-    x0 = _start(box.x0, box.x1, side, width)
-    y0 = _start(box.y0, box.y1, side, height)
-    return Box(x0, y0, x0 + side, y0 + side)
-
-
-def _start(low: int, high: int, side: int, length: int) -> int:
-    if side >= length:
-        return (length - side) // 2  # reaches beyond on both ends
-    return min(max((low + high - side) // 2, 0), length - side)
 
 
 def scale_image(rgb: np.ndarray, square: Box, side: int) -> np.ndarray:
@@ -221,17 +118,19 @@ def paste(rgb: np.ndarray, fill: np.ndarray, hole: np.ndarray, crop: Crop) -> No
         rgb: uint8 [H, W, 3].
         fill: uint8 [S, S, 3], what the model made of ``crop.square``.
         hole: bool [H, W].
-        crop: from :func:`plan_crops`.
+        crop: from :func:`mmif.inpaint.plan.plan_crops`.
     """
     scaled = _resize_part(Image.fromarray(fill), crop.square, crop.target, Image.Resampling.BICUBIC)
     inside = crop.target.of(hole)
     crop.target.of(rgb)[inside] = scaled[inside]
 
 
-def paste_map(canvas: np.ndarray, values: np.ndarray, crop: Crop) -> None:
-    """Write uint8 [S, S] labels or edges over the whole square of ``crop`` into ``canvas`` [H, W], in place."""
+def paste_map(canvas: np.ndarray, values: np.ndarray, crop: Crop, box: Box | None = None) -> None:
+    """Write uint8 [S, S] labels or edges of ``crop`` into ``canvas`` [H, W], in place: in ``box``, or all it saw."""
     inside = crop.square.clip(canvas.shape[1], canvas.shape[0])
-    inside.of(canvas)[...] = _resize_part(Image.fromarray(values), crop.square, inside, Image.Resampling.NEAREST)
+    scaled = _resize_part(Image.fromarray(values), crop.square, inside, Image.Resampling.NEAREST)
+    box = box or inside
+    box.of(canvas)[...] = box.move(-inside.x0, -inside.y0).of(scaled)
 
 
 def _resize_part(image: Image.Image, square: Box, part: Box, resample: Image.Resampling) -> np.ndarray:

@@ -6,16 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from mmif.inpaint.plan import plan_crops
 from mmif.inpaint.seam import match_seam
 from mmif.inpaint.squares import (
-    MAX_CROPS,
     Box,
     paste,
     paste_map,
-    plan_crops,
     scale_edges,
     scale_hole,
     scale_image,
@@ -30,30 +27,6 @@ def hole_of(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.nd
     for x0, y0, x1, y1 in boxes:
         hole[y0:y1, x0:x1] = True
     return hole
-
-
-@st.composite
-def holes(draw) -> np.ndarray:
-    height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
-    boxes = draw(st.lists(st.tuples(*[st.integers(0, 89)] * 4), max_size=12))
-    return hole_of(height, width, *boxes)
-
-
-@settings(max_examples=80, deadline=None)
-@given(holes(), st.sampled_from([4, 32, 64]))
-def test_every_hole_pixel_is_the_business_of_one_square(hole, side):
-    crops = plan_crops(hole, side)
-    height, width = hole.shape
-    served = np.zeros(hole.shape, int)
-    for crop in crops:
-        crop.target.of(served)[...] += 1
-        square = crop.square
-        assert square.width == square.height
-        assert square.clip(width, height).join(crop.target) == square.clip(width, height)  # holds its target
-        assert square.width <= max(height, width)
-    assert (served[hole] == 1).all()
-    assert len(crops) <= MAX_CROPS
-    assert bool(crops) == bool(hole.any())
 
 
 def test_the_square_has_a_margin_and_is_no_smaller_than_the_model():
@@ -79,12 +52,6 @@ def test_holes_far_apart_get_squares_of_their_own():
     near = hole_of(1000, 1000, (100, 100, 150, 150), (160, 100, 190, 150))
     far = hole_of(1000, 1000, (0, 0, 50, 50), (900, 900, 950, 950))
     assert [len(plan_crops(hole, 128)) for hole in (near, far)] == [1, 2]
-
-
-def test_scattered_holes_share_a_bounded_number_of_squares():
-    hole = np.zeros((2000, 2000), bool)
-    hole[::50, ::50] = True
-    assert 1 <= len(plan_crops(hole, 32)) <= MAX_CROPS
 
 
 def test_beyond_the_borders_the_picture_is_mirrored():
