@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from mmif.commands import inpaint
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -88,3 +91,17 @@ def test_the_readme_runs_as_it_stands(tmp_path: Path):
         assert np.array_equal(np.asarray(image)[known], np.asarray(photo)[known])
     assert len(made["several"]) == 4
     assert len(made["filled"]) == len(made["jobs"])
+
+
+def test_the_commands_of_the_readme_run_as_they_stand():
+    """But for the one that fetches something."""
+    for folder, name, as_name in (("photos", "photo.jpg", "a.jpg"), ("masks", "mask.png", "a.png")):
+        Path(folder).mkdir()
+        for copy in (Path(name), Path(folder, as_name)):
+            copy.write_bytes((ROOT / "examples" / name).read_bytes())
+    lines = re.findall(r"^mmif-inpaint (.*?) *#", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        inpaint.main([*shlex.split(line), "--overwrite"])
+    assert Path("filled.jpg").exists()
+    assert Path("out", "a.jpg").exists()
