@@ -90,19 +90,20 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def resolve(name: str | Path) -> Path:
-    """Find a checkpoint folder: a folder on disk, a bundled preset, or ``owner/name`` on the Hugging Face hub.
+    """Find a checkpoint folder: a bundled name, a folder on disk, or ``owner/name`` on the Hugging Face hub.
+
+    A bundled name is that, whatever lies in the working folder; ``./scenes-128``, or a Path, is the folder.
 
     Raises:
         ValueError: nothing has that name; the message lists what is bundled.
     """
-    folder = Path(name)
+    folder, known = Path(name), bundled()
+    if isinstance(name, str) and name in known:
+        return known[name]
     if folder.is_dir():
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"a checkpoint folder must hold {WEIGHTS}; {folder} does not")
         return folder
-    known = bundled()
-    if str(name) in known:
-        return known[str(name)]
     if str(name).count("/") == 1 and not str(name).startswith((".", "/", "~")):
         return _from_hub(str(name))
     raise ValueError(

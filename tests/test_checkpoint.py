@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,13 @@ def test_unknown_name_lists_what_is_bundled():
     assert str(refused.value) == (
         "no weights called 'nonsense': give a checkpoint folder, a hub id owner/name, or a bundled name (scenes-128)"
     )
+
+
+def test_a_bundled_name_is_not_shadowed_by_a_folder_in_the_working_folder(folder: Path, tmp_path: Path):
+    shutil.copytree(folder, tmp_path / "scenes-128")
+    assert checkpoint.resolve("scenes-128") == checkpoint.bundled()["scenes-128"]
+    for name in ("./scenes-128", Path("scenes-128"), str(tmp_path / "scenes-128")):
+        assert checkpoint.resolve(name).resolve() == tmp_path / "scenes-128"
 
 
 def test_names_that_are_no_hub_ids(tmp_path: Path):

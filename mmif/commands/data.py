@@ -15,7 +15,6 @@ from mmif.data.collections import LAYOUTS
 from mmif.data.masks import KINDS, hole_at_ratio
 from mmif.files import writing
 from mmif.images.decode import check_bounds
-from mmif.images.write import check_target, write_image
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,6 +75,7 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 def _show(args: argparse.Namespace) -> None:
     from mmif.data.dataset import PackedDataset
     from mmif.data.show import contact_sheet
+    from mmif.images.write import check_target, write_image
 
     check_target(args.out)
     if args.out.exists() and not args.overwrite:

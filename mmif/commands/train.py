@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="mmif-train", description="The two stages of training; publish writes weights to ship.")
     stages = parser.add_subcommands(dest="stage", required=True)
     for name, (options, text) in STAGES.items():
-        stage = Parser(description=text)
+        stage = Parser(description=text, print_config="--print-config")
         stage.add_argument("--config", action="config", help="YAML file with any of these options")
         _add_options(stage, options)
         stages.add_subcommand(name, stage, help=text)

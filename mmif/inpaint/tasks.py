@@ -209,7 +209,11 @@ def _task(run: Run, image: Path, mask: Path | None, output: Path, guidance: Mapp
 
 
 def _source(path: Path) -> ImageLike:
-    return io.BytesIO(sys.stdin.buffer.read()) if path == STREAM else path
+    if path != STREAM:
+        return path
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; name a file in place of -")
+    return io.BytesIO(sys.stdin.buffer.read())
 
 
 def _check_roles(image: Path, files: Mapping[str, Path | None]) -> None:

@@ -6,10 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from mmif import checkpoint
-
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
@@ -27,6 +23,10 @@ def publish(options: PublishConfig) -> None:
     Raises:
         ValueError: no run is there, it holds no whole model, its weights overflow float16, or a run would be replaced.
     """
+    import torch  # here: the options are read without it, too
+
+    from mmif import checkpoint
+
     log = Path(options.run) / "trainer" / "log.jsonl"
     if not log.is_file():
         raise ValueError(
