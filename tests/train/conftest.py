@@ -1,9 +1,8 @@
 """A prepared data set of a few made-up photographs, and trainings small enough for a test."""
 
-import numpy as np
 import pytest
+from kill import photographs
 from networks import untrained_mobilenet
-from PIL import Image
 
 import mmif.train.perceptual
 from mmif.data.prepare import prepare
@@ -13,13 +12,8 @@ from mmif.data.settings import Settings
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """A packed set of 40 made-up photographs of 32 pixels with four labels."""
-    source, out = tmp_path_factory.mktemp("photographs"), tmp_path_factory.mktemp("set") / "packed"
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        labels = np.kron(rng.integers(0, 4, (4, 4)), np.ones((8, 8))).astype(np.uint8)
-        colours = rng.integers(0, 255, (4, 3))
-        Image.fromarray(colours[labels].astype(np.uint8)).save(source / f"p{i:02d}.png")
-        Image.fromarray(labels).save(source / f"p{i:02d}_seg.png")
+    folder = tmp_path_factory.mktemp("set")
+    source, out = photographs(folder / "photographs", 40), folder / "packed"
     prepare(source, out, Settings("folder", size=32, seg="given", classes=4), progress=False)
     return out
 
