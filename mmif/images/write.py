@@ -56,8 +56,6 @@ def check_target(path: Path) -> None:
     """
     if path.suffix.lower() not in _FORMATS:
         raise ValueError(f"an output must end in one of {', '.join(_FORMATS)}; got {path.name!r}")
-    if path.is_dir():
-        raise ValueError(f"an output must be a file; {path} is a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

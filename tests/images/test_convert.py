@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -66,7 +68,11 @@ def test_alpha_of_an_array():
     ids=["five-channels", "batch", "channels-last-tensor", "no-pixels"],
 )
 def test_wrong_shape_of_a_photograph(source):
-    with pytest.raises(ValueError, match="an image must be"):
+    with pytest.raises(
+        ValueError,
+        match=r"^an image must be \[H, W\] or \[H, W, 1\|3\|4\] \(array\), .*; got shape "
+        + re.escape(str(tuple(source.shape))),
+    ):
         to_photo(source)
 
 
@@ -76,9 +82,41 @@ def test_float_photographs_outside_the_unit_range(value):
         to_photo(np.full((4, 4, 3), value, np.float32))
 
 
+@pytest.mark.parametrize("value", [-1e-3, 1.001])
+def test_a_rounding_beyond_the_unit_range_is_forgiven(value):
+    wanted = 0 if value < 0 else 255
+    assert (to_photo(np.full((4, 4, 3), value)).rgb == wanted).all()
+    assert to_binary(
+        np.full((4, 4), value) if value > 0 else np.array([[value, 1.0]]), (4, 4) if value > 0 else (2, 1)
+    ).any()
+
+
+@pytest.mark.parametrize("value", [-1.1e-3, 1.0011])
+def test_no_more_than_a_rounding_is(value):
+    for what, take in (("image", to_photo), ("mask", lambda source: to_binary(source, (4, 4)))):
+        with pytest.raises(
+            ValueError, match=rf"^float values of the {what} must lie in \[0, 1\], got .*; scale it first$"
+        ):
+            take(np.full((4, 4), value))
+
+
+def test_floats_become_the_nearest_level():
+    levels = np.array([0.0, 0.49 / 255, 0.51 / 255, 127.49 / 255, 127.51 / 255, 254.49 / 255, 254.51 / 255, 1.0])
+    assert to_photo(levels[None]).rgb[0, :, 0].tolist() == [0, 0, 1, 127, 128, 254, 255, 255]
+
+
+def test_16_bits_become_the_nearest_level():
+    values = np.array([[0, 128, 129, 65535 - 129, 65535 - 128, 65535]], np.uint16)
+    assert to_photo(values).rgb[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+    assert to_photo(np.repeat(values[:, :, None], 3, 2)).rgb[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+
+
 @pytest.mark.parametrize("source", [RGB.astype(np.int64), RGB > 3, [[1, 2]], None])
 def test_wrong_type_of_a_photograph(source):
-    with pytest.raises(TypeError, match="image must be"):
+    line = r"^the image must be uint8, uint16, or float in \[0, 1\]; got (int64|bool); convert it first$"
+    if not isinstance(source, np.ndarray):
+        line = "^image must be a file, a PIL image, an array or a tensor; got (list|NoneType)$"
+    with pytest.raises(TypeError, match=line):
         to_photo(source)
 
 
