@@ -68,11 +68,8 @@ def test_alpha_of_an_array():
     ids=["five-channels", "batch", "channels-last-tensor", "no-pixels"],
 )
 def test_wrong_shape_of_a_photograph(source):
-    with pytest.raises(
-        ValueError,
-        match=r"^an image must be \[H, W\] or \[H, W, 1\|3\|4\] \(array\), .*; got shape "
-        + re.escape(str(tuple(source.shape))),
-    ):
+    shape = re.escape(str(tuple(source.shape)))
+    with pytest.raises(ValueError, match=rf"^an image must be \[H, W\] or .* \(tensor\); got shape {shape}$"):
         to_photo(source)
 
 
@@ -86,17 +83,13 @@ def test_float_photographs_outside_the_unit_range(value):
 def test_a_rounding_beyond_the_unit_range_is_forgiven(value):
     wanted = 0 if value < 0 else 255
     assert (to_photo(np.full((4, 4, 3), value)).rgb == wanted).all()
-    assert to_binary(
-        np.full((4, 4), value) if value > 0 else np.array([[value, 1.0]]), (4, 4) if value > 0 else (2, 1)
-    ).any()
+    assert to_binary(np.array([[value, 0.5]]), (2, 1)).tolist() == [[value > 0, True]]
 
 
 @pytest.mark.parametrize("value", [-1.1e-3, 1.0011])
 def test_no_more_than_a_rounding_is(value):
     for what, take in (("image", to_photo), ("mask", lambda source: to_binary(source, (4, 4)))):
-        with pytest.raises(
-            ValueError, match=rf"^float values of the {what} must lie in \[0, 1\], got .*; scale it first$"
-        ):
+        with pytest.raises(ValueError, match=rf"^float values of the {what} must lie in \[0, 1\], got .*; scale it"):
             take(np.full((4, 4), value))
 
 
