@@ -60,8 +60,7 @@ class Metadata:
 
 def upright(image: Image.Image, notes: list[str], owner: str = "") -> Image.Image:
     """Turn a decoded picture as its EXIF says; what was done is added to ``notes``, ``owner`` in front."""
-    orientation = _attempt(lambda: image.getexif().get(_ORIENTATION, 1), 1)
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _attempt(lambda: _TURNS.get(image.getexif().get(_ORIENTATION)), None)
     if turn is None:
         return image
     notes.append(f"{owner}turned upright as its EXIF says")

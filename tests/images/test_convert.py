@@ -142,6 +142,8 @@ def test_unusable_labels():
         to_labels(LABELS.T, (9, 6), 5)
     with pytest.raises(ValueError, match="mode RGB"):
         to_labels(Image.fromarray(RGB), (9, 6), 5)
+    with pytest.raises(ValueError, match=r"^the segmentation: a segmentation must be a palette or grey image"):
+        to_labels(RGB, (9, 6), 5)
     with pytest.raises(TypeError, match="float64"):
         to_labels(np.zeros((6, 9)), (9, 6), 5)
 

@@ -264,9 +264,14 @@ HEIC = b"\0\0\0\x1cftypheic" + bytes(200)
 
 def test_heic_without_pillow_heif_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "heif_is_readable", lambda: False)
-    (tmp_path / "a.jpg").write_bytes(HEIC)
-    with pytest.raises(ValueError, match=r'^.*a\.jpg: HEIC needs pillow-heif: pip install "mminvertfill\[heif\]"$'):
-        read_rgb(tmp_path / "a.jpg")
+    for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
+        (tmp_path / "a.jpg").write_bytes(HEIC.replace(b"heic", brand))
+        with pytest.raises(ValueError, match=r'^.*a\.jpg: HEIC needs pillow-heif: pip install "mminvertfill\[heif\]"$'):
+            read_rgb(tmp_path / "a.jpg")
+    file = io.BytesIO(HEIC)
+    file.seek(5)
+    with pytest.raises(ValueError, match=r"^the file: HEIC needs"):
+        read_rgb(file)
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\x1cftypisom" + bytes(99), b"\0\0\0\x1cfyytheic" + bytes(99)])
