@@ -47,7 +47,8 @@ def compose_note(photo: Photo, hole: np.ndarray) -> str | None:
 
 def _is_grey(photo: Photo, hole: np.ndarray) -> bool:
     """Whether all that is known of the photograph has R = G = B; nothing known says nothing."""
-    known = ~hole if photo.hidden is None else ~(hole | photo.hidden)
+    hidden = photo.hidden
+    known = ~hole if hidden is None else ~(hole | hidden)
     red, green, blue = np.moveaxis(photo.rgb, 2, 0)
     return bool(known.any()) and not (((red != green) | (green != blue)) & known).any()
 

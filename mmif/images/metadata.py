@@ -18,7 +18,7 @@ from mmif.images.decode import guarded
 _T = TypeVar("_T")
 
 _ORIENTATION = ExifTags.Base.Orientation
-_TURNS = {
+_TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

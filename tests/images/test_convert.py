@@ -133,6 +133,17 @@ def test_labels(source, tmp_path):
         assert np.array_equal(to_labels(tmp_path / "seg.png", (9, 6), 5), LABELS)
 
 
+def test_a_label_image_shows_neighbouring_labels_in_different_colours_and_unknown_in_black():
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = label_image(labels)
+    assert image.mode == "P"
+    assert np.array_equal(np.asarray(image), labels)
+    colours = np.asarray(image.convert("RGB")).reshape(256, 3).astype(int)
+    assert colours[255].tolist() == [0, 0, 0]
+    assert np.abs(np.diff(colours, axis=0)).max(1).min() > 60
+    assert len(np.unique(colours, axis=0)) == 256
+
+
 def test_unusable_labels():
     with pytest.raises(ValueError, match=r"0\.\.3, or 255 for unknown; got 4"):
         to_labels(LABELS, (9, 6), 4)
