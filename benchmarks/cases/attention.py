@@ -23,6 +23,7 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys, valu
 STAGES = ((256, 32), (128, 64), (64, 128))  # channels, side
 BOTH = (2, 4)
 PEERS = ("reference", "SDPA", "compiled SDPA", "compiled FlexAttention", "torch.compile")
+GENERAL = ("reference", "torch.compile")  # what takes any gate
 # images, dtype, memory format, mode, with the backward pass
 FORMS = [
     *[(n, HALF, "nhwc", "post", backward) for n in (8, 1) for backward in (False, True)],
@@ -42,6 +43,9 @@ def attention_cases(quick: bool = False) -> Iterator[Case]:
     for channels, side in stages:  # the six heads
         for p in BOTH:
             yield _case(channels // 2, side, (p,), *forms[0])
+    n, dtype, layout, _, backward = forms[0]
+    for channels, side in stages[:1]:  # a gate for every pair of patches, which no other attention takes
+        yield _case(channels // 2, side, BOTH[1:], n, dtype, layout, "map", backward)
 
 
 def _case(
@@ -50,7 +54,8 @@ def _case(
     heads = "+".join(f"{(side // p) ** 2}x{channels // len(sizes) * p * p}" for p in sizes)
     name = f"attention {mode} {n}x{channels}x{side}x{side} ({heads}) {NAMES[dtype]} {layout}"
     contest = partial(_contest, (n, channels, side, side), sizes, dtype, layout, mode, backward)
-    return Case("K6", name + (" backward" if backward else ""), dtype, ("mmif", *PEERS), contest)
+    peers = GENERAL if mode == "map" else PEERS
+    return Case("K6", name + (" backward" if backward else ""), dtype, ("mmif", *peers), contest)
 
 
 def _contest(
@@ -63,7 +68,9 @@ def _contest(
     setup: Setup,
 ) -> Contest:
     q, k, v = (randn(setup, *shape, dtype=dtype, layout=layout) for _ in range(3))
-    gate = torch.rand(shape[0], len(sizes), *shape[2:], device=setup.device).to(dtype)
+    tokens = (shape[2] // sizes[0]) ** 2
+    gate_size = (tokens, tokens) if mode == "map" else shape[2:]
+    gate = torch.rand(shape[0], len(sizes), *gate_size, device=setup.device).to(dtype)
     tensors = (q, k, v, gate)
     cotangent = randn(setup, *shape, dtype=dtype, layout=layout) if backward else None
     ours = partial(gated_mask_attention, patch_sizes=sizes, mode=mode)
