@@ -4,17 +4,21 @@ VENV ?= .venv
 TOOLS ?= .tools
 JOBS ?= 2
 KILLS ?= 20
+FUZZ_SECONDS ?= 600
+MUTANTS ?= 80
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test kill lint types format ext clean
+.PHONY: help demo test kill fuzz mutants lint types format ext clean
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
 	@echo "make test    set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
 	@echo "make kill    end commands by SIGKILL at random moments, check that nothing is lost; minutes; KILLS=20 of each"
+	@echo "make fuzz    damage files of every kind that is read, check that an error is one line; FUZZ_SECONDS=600"
+	@echo "make mutants put small faults into what guards, check that the tests notice; MUTANTS=80"
 	@echo "make lint    ruff and clang-format, changing nothing; needs no PyTorch"
 	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format  let ruff and clang-format rewrite the files"
@@ -31,6 +35,12 @@ test: $(VENV)/.dev
 
 kill: $(VENV)/.dev
 	$(BIN)/python tests/kill.py --kills $(KILLS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants.py --count $(MUTANTS) --processes $(JOBS)
 
 lint: $(TOOLS)/.lint
 	$(TOOLS)/bin/ruff check

@@ -1,0 +1,1 @@
+"""Guards whose loss no other test would notice."""
