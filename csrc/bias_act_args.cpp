@@ -9,8 +9,8 @@ namespace {
 std::optional<Tensor> dense(const std::optional<Tensor>& t, const Tensor& like, const char* name) {
   if (!t) return t;
   check_like(*t, like, "bias_act", name);
-  STD_TORCH_CHECK(t->sizes().equals(like.sizes()), "bias_act: ", name, " must have the shape ", shape_of(like), ", got ",
-                  shape_of(*t));
+  STD_TORCH_CHECK(t->sizes().equals(like.sizes()), "bias_act: ", name, " must have the shape ", shape_of(like),
+                  ", got ", shape_of(*t));
   return dense_like(*t, like);
 }
 

@@ -63,6 +63,18 @@ def test_every_path_that_is_named_exists(document: Path):
     assert [path for path in paths(document.read_text()) if not any(ROOT.glob(path.rstrip("/")))] == []
 
 
+@each_document
+def test_what_is_said_to_be_in_a_file_is_in_it(document: Path):
+    """As in: `choose` of `mmif/ops/dispatch.py`."""
+    if document in HISTORY:
+        return
+    for name, path in re.findall(r"`(\w+)` of\s+`((?:mmif|kernels|tests)/[\w/]+\.py)`", document.read_text()):
+        assert re.search(rf"^ *(def|class) {name}\b|^{name}\b.*=", (ROOT / path).read_text(), re.MULTILINE), (
+            name,
+            path,
+        )
+
+
 def test_the_checker_finds_a_path_that_is_gone():
     text = "`mmif/ops/<op>.py`, `csrc/<op>.{h,cpp}`, (kernels/attention/fwd.py), mmif/image.py and `tests/gone/`."
     named = ["mmif/ops/*.py", "csrc/*.*", "kernels/attention/fwd.py", "mmif/image.py", "tests/gone/"]
