@@ -107,8 +107,11 @@ def deliver(data: bytes) -> None:
     out = getattr(sys.stdout, "buffer", None)
     if out is None:
         raise ValueError("standard output is closed; name a file with --output")
-    out.write(data)
-    out.flush()
+    try:
+        out.write(data)
+        out.flush()
+    except OSError as error:
+        raise OSError(f"the result could not be written to standard output: {error.strerror}") from error
 
 
 @contextmanager

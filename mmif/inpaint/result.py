@@ -122,10 +122,12 @@ class Result:
         ``images[sample].save(path)`` is PIL's own and drops what PIL is not told to keep.
 
         Raises:
-            ValueError: no such sample, a suffix that cannot be written, a folder that is not writable.
+            ValueError: no such sample or quality, a suffix that cannot be written, a folder that is not writable.
         """
         if not 0 <= whole("sample", sample) < len(self.images):
             raise ValueError(f"sample must be 0..{len(self.images) - 1}, got {sample}")
+        if quality is not None:
+            whole("quality", quality, 1, 100)
         path = Path(path)
         check_target(path)
         write_image(self.images[sample], path, quality)

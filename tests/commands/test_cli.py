@@ -114,6 +114,16 @@ def test_a_report_that_nobody_reads_costs_nothing(tmp_path, tail, said):
     assert (tmp_path / "work").read_text() == "done"
 
 
+def test_a_result_for_standard_output_must_arrive():
+    body = "lambda args: cli.deliver(b'picture')"
+    assert shell("", body).stdout == "picture"
+    for tail, said in (("> /dev/full", "standard output: No space left on device"), (">&-", "is closed")):
+        done = shell(tail, body)
+        assert said in done.stderr
+        assert "code 2" in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", "caf\\xe9 \\u4e2d"), ("latin-1", "café \\u4e2d"), ("utf-8", "café 中")]
 )

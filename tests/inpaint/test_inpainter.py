@@ -99,6 +99,8 @@ def test_saving_a_sample(pipe, tmp_path, monkeypatch):
             result.save(tmp_path / "out.png", sample)
     with pytest.raises(ValueError, match="an output must end in one of"):
         result.save(tmp_path / "out.xyz")
+    with pytest.raises(ValueError, match="quality must be <= 100, got 101"):
+        result.save(tmp_path / "out.jpg", quality=101)
 
     def half(self, target, *args, **options):
         target.write(b"half of")
