@@ -164,6 +164,44 @@ def test_an_error_of_a_file_that_is_read_in_the_block_is_not_renamed(tmp_path: P
     assert names(tmp_path) == []
 
 
+def test_an_error_without_a_name_is_that_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match=f"^{tmp_path / 'a'} could not be written: Input/output error; make room there"):
+        write(tmp_path / "a", "new")
+    assert names(tmp_path) == []
+
+
+def test_no_descriptor_stays_open(tmp_path: Path):
+    before = names(Path("/proc/self/fd"))
+    for _ in range(3):
+        write(tmp_path / "a", "")
+    assert names(Path("/proc/self/fd")) == before
+
+
+def test_who_holds_a_folder_removes_orphans_of_any_age(tmp_path: Path):
+    orphan, held = (tmp_path / f".a.{digit * 16}.part" for digit in "12")
+    orphan.write_text("half")
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        files.remove_orphans(tmp_path, age=30)
+        assert names(tmp_path) == [orphan.name, held.name]
+        files.remove_orphans(tmp_path)
+        assert names(tmp_path) == [held.name]
+
+
+def test_a_json_file_may_have_64_mb(tmp_path: Path):
+    (tmp_path / "a.json").touch()
+    os.truncate(tmp_path / "a.json", 64 * 2**20 + 1)  # a hole: it takes no room
+    with pytest.raises(ValueError, match="it is larger than 64 MB"):
+        read_json(tmp_path / "a.json")
+    os.truncate(tmp_path / "a.json", 64 * 2**20)
+    with pytest.raises(ValueError, match="Expecting value"):
+        read_json(tmp_path / "a.json")
+
+
 def test_the_longest_name_is_written(tmp_path: Path):
     for name in ("n" * 255, "ü" * 127):
         write(tmp_path / name, name)
@@ -258,7 +296,7 @@ def test_a_folder_is_looked_through_once_a_minute(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(files, "_cleaned", {})
     monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: looked.append(folder) or [])
-    for moment in (1000, 1059, 1060, 1061):
+    for moment in (1000, 1059, 1060):
         now[0] = moment
         write(tmp_path / "a", "")
     assert looked == [tmp_path, tmp_path]
