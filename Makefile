@@ -6,12 +6,15 @@ JOBS ?= 2
 KILLS ?= 20
 FUZZ_SECONDS ?= 600
 MUTANTS ?= 80
+OLDEST ?= .oldest
+PYTHON312 ?= python3.12
+OLDEST_TESTS ?= tests/model tests/ops tests/kernels tests/compat tests/runtimes
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test kill fuzz mutants lint types format ext clean
+.PHONY: help demo test kill fuzz mutants lint types format ext oldest clean
 
 help:
 	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
@@ -23,6 +26,7 @@ help:
 	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format  let ruff and clang-format rewrite the files"
 	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
+	@echo "make oldest  the tests of model, ops and kernels with the oldest supported PyTorch and Triton; 6 GB in $(OLDEST)"
 	@echo "make clean   remove what make and the tools wrote"
 
 demo: $(VENV)/.base
@@ -58,8 +62,17 @@ format: $(TOOLS)/.lint
 ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext
 
+# A copy of the sources, so that this checkout keeps its own extension. The table behind the tests says what was skipped.
+oldest: $(OLDEST)/.ready
+	rm -rf $(OLDEST)/tree
+	mkdir $(OLDEST)/tree
+	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory=$(OLDEST)/tree
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable $(OLDEST)/tree
+	cd $(OLDEST)/tree && MMIF_CUDA=0 $(abspath $(OLDEST))/bin/python setup.py --quiet build_ext
+	cd $(OLDEST)/tree && $(abspath $(OLDEST))/bin/pytest --numprocesses=$(JOBS) --dist=loadfile --require=triton $(OLDEST_TESTS)
+
 clean:
-	rm -rf $(VENV) $(TOOLS) build dist runs/demo.png *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLDEST) $(TOOLS) build dist runs/demo.png *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A new environment in the folder $(1).
@@ -94,4 +107,13 @@ $(TOOLS)/.lint: pyproject.toml constraints.txt
 $(TOOLS)/.types: $(TOOLS)/.lint .ci/annotations.py
 	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt --group types
 	$(TOOLS)/bin/python .ci/annotations.py
+	@touch $@
+
+$(OLDEST)/.ready:
+	@$(PYTHON312) -c 'import sys; sys.version_info[:2] == (3, 12) or sys.exit("make: Python 3.12 is needed, $(PYTHON312) is " + sys.version.split()[0] + "; name another with: make oldest PYTHON312=...")'
+	@echo "Setting up $(OLDEST) with Python 3.12, PyTorch 2.11 and Triton 3.6: this downloads gigabytes and takes minutes"
+	$(PYTHON312) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check setuptools torch==2.11.* triton==3.6.* \
+	  'numpy<2.4' pillow safetensors 'jsonargparse[signatures]' tqdm \
+	  pytest pytest-xdist pytest-benchmark hypothesis scipy scikit-image # numpy: Triton 3.6 interprets with no newer one
 	@touch $@
