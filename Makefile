@@ -26,7 +26,7 @@ help:
 	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format  let ruff and clang-format rewrite the files"
 	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
-	@echo "make oldest  the tests of model, ops and kernels with the oldest supported PyTorch and Triton; 6 GB in $(OLDEST)"
+	@echo "make oldest  the tests of model, ops and kernels with the oldest supported PyTorch and Triton; 5 GB in $(OLDEST)"
 	@echo "make clean   remove what make and the tools wrote"
 
 demo: $(VENV)/.base
@@ -63,12 +63,13 @@ ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext
 
 # A copy of the sources, so that this checkout keeps its own extension. The table behind the tests says what was skipped.
+oldest: export MMIF_CUDA = 0
 oldest: $(OLDEST)/.ready
 	rm -rf $(OLDEST)/tree
 	mkdir $(OLDEST)/tree
 	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory=$(OLDEST)/tree
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable $(OLDEST)/tree
-	cd $(OLDEST)/tree && MMIF_CUDA=0 $(abspath $(OLDEST))/bin/python setup.py --quiet build_ext
+	cd $(OLDEST)/tree && $(abspath $(OLDEST))/bin/python setup.py --quiet build_ext
 	cd $(OLDEST)/tree && $(abspath $(OLDEST))/bin/pytest --numprocesses=$(JOBS) --dist=loadfile --require=triton $(OLDEST_TESTS)
 
 clean:
