@@ -190,23 +190,14 @@ def backward(
         "gated_mask_attention_bwd",
         key_of(q, patch_sizes, mode),
         configs(capability(q.device), q.dtype, heads),
-        lambda config: _launch(config, heads, dy, y, stats, q, k, v, gate),
+        lambda config: _launch(config, heads, QueryInputs(q, k, v, gate, dy, y, stats)),
         lambda: reference(dy, q, k, v, gate, patch_sizes, mode),
         q.device,
     )
 
 
-def _launch(
-    config: Config,
-    heads: Sequence[Head],
-    dy: Tensor,
-    y: Tensor,
-    stats: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gate: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _launch(config: Config, heads: Sequence[Head], inputs: QueryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q, k, v, gate, dy, y, stats = inputs
     q, k, v = aligned(q, k, v)
     y, dy = aligned(y, dy)
     dq, dk, dv = (torch.empty_like(y) for _ in range(3))

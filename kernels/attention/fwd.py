@@ -219,15 +219,14 @@ def forward(
         "gated_mask_attention",
         key_of(q, patch_sizes, mode),
         configs(capability(q.device), q.dtype, heads),
-        lambda config: _launch(config, heads, q, k, v, gate, residual),
+        lambda config: _launch(config, heads, Inputs(q, k, v, gate, residual)),
         lambda: reference(q, k, v, gate, residual, patch_sizes, mode),
         q.device,
     )
 
 
-def _launch(
-    config: Config, heads: Sequence[Head], q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, residual: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _launch(config: Config, heads: Sequence[Head], inputs: Inputs) -> Outputs:
+    q, k, v, gate, residual = inputs
     q, k, v = aligned(q, k, v)
     y = torch.empty(q.shape, dtype=q.dtype, device=q.device, memory_format=dense_format(q))
     if residual is not None:
@@ -237,7 +236,7 @@ def _launch(
     strides = Strides(q.stride(), y.stride(), None if gate is None else gate.stride())
     for grid, known in launches(heads, config, q.shape[0]):
         attention_forward[grid](inputs, outputs, strides, **known)
-    return y, stats
+    return outputs
 
 
 def configs(capability: int, dtype: torch.dtype, heads: Sequence[Head]) -> list[Config]:
