@@ -14,20 +14,20 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test kill fuzz mutants lint types format ext oldest clean
+.PHONY: help demo test lint types format ext kill fuzz mutants oldest clean
 
 help:
-	@echo "make demo    set up, fill the hole in the bundled photograph, say where the picture is"
-	@echo "make test    set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
-	@echo "make kill    end commands by SIGKILL at random moments, check that nothing is lost; minutes; KILLS=20 of each"
-	@echo "make fuzz    damage files of every kind that is read, check that an error is one line; FUZZ_SECONDS=600"
-	@echo "make mutants put small faults into what guards, check that the tests notice; MUTANTS=80"
-	@echo "make lint    ruff and clang-format, changing nothing; needs no PyTorch"
-	@echo "make types   pyright; reads PyTorch's annotations, installs nothing of it"
-	@echo "make format  let ruff and clang-format rewrite the files"
-	@echo "make ext     compile what has changed in csrc/, print registers and spills of each kernel"
-	@echo "make oldest  the tests of model, ops and kernels with the oldest supported PyTorch and Triton; 5 GB in $(OLDEST)"
-	@echo "make clean   remove what make and the tools wrote"
+	@echo "make demo     set up, fill the hole in the bundled photograph, say where the picture is"
+	@echo "make test     set up, run every test this machine can run, print what was skipped and why; JOBS=2 processes"
+	@echo "make lint     ruff and clang-format, changing nothing; needs no PyTorch"
+	@echo "make types    pyright; reads PyTorch's annotations, installs nothing of it"
+	@echo "make format   let ruff and clang-format rewrite the files"
+	@echo "make ext      compile what has changed in csrc/, print registers and spills of each kernel"
+	@echo "make kill     end commands by SIGKILL at random moments, check that nothing is lost; minutes; KILLS=20 of each"
+	@echo "make fuzz     damage files of every kind that is read, check that an error is one line; FUZZ_SECONDS=600"
+	@echo "make mutants  put small faults into what guards, check that the tests notice; MUTANTS=80"
+	@echo "make oldest   the tests of model, ops and kernels with the oldest supported PyTorch and Triton; 5 GB in $(OLDEST)"
+	@echo "make clean    remove what make and the tools wrote"
 
 demo: $(VENV)/.base
 	@mkdir -p runs
@@ -36,15 +36,6 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile
-
-kill: $(VENV)/.dev
-	$(BIN)/python tests/kill.py --kills $(KILLS)
-
-fuzz: $(VENV)/.dev
-	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
-
-mutants: $(VENV)/.dev
-	$(BIN)/python tests/mutants.py --count $(MUTANTS) --processes $(JOBS)
 
 lint: $(TOOLS)/.lint
 	$(TOOLS)/bin/ruff check
@@ -61,6 +52,15 @@ format: $(TOOLS)/.lint
 
 ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext
+
+kill: $(VENV)/.dev
+	$(BIN)/python tests/kill.py --kills $(KILLS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants.py --count $(MUTANTS) --processes $(JOBS)
 
 # A copy of the sources, so that this checkout keeps its own extension. The table behind the tests says what was skipped.
 oldest: export MMIF_CUDA = 0
