@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from mmif.options import Count, Factor, Length, Pattern, Positive, Range, Rate, Share, build, check
+from mmif.options import Count, Factor, Length, Pattern, Positive, Range, Rate, Share, build, check, marked, spelled
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,23 @@ def test_what_does_not_fit(name: str, value: Any, words: str):
     with pytest.raises(ValueError) as refused:  # noqa: PT011 -- the whole line is compared
         check(Options(**{name: value}), lambda field: f"--{field}")
     assert str(refused.value) == f"--{name} must be {words}"
+
+
+@dataclass(frozen=True)
+class Marked:
+    plain: int = 0
+    bounded: Count = 0
+    both: Annotated[Count, "may change"] = 0
+    bare: Annotated[str, "may change"] = ""
+    other: Annotated[str, "something else"] = ""
+
+
+def test_fields_may_carry_marks_which_bound_nothing():
+    assert marked(Marked, "may change") == {"both", "bare"}
+    check(Marked(other="any"))
+    with pytest.raises(ValueError, match=r"^--bare must be a text, got 5$"):
+        check(Marked(bare=5), spelled)  # pyright: ignore[reportArgumentType]
+    assert spelled("log_every") == "--log-every"
 
 
 def test_a_long_value_is_shortened():
