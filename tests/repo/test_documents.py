@@ -115,5 +115,5 @@ def test_the_commands_of_the_readme_run_as_they_stand():
     assert len(lines) == 3
     for line in lines:
         inpaint.main([*shlex.split(line), "--overwrite"])
-    assert Path("filled.jpg").exists()
+    assert Path("filled.png").exists()
     assert Path("out", "a.jpg").exists()
