@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 EXTENSION_FILES = $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 CXX_FILES = $(EXTENSION_FILES) $(wildcard tests/csrc/emulation/*.cpp tests/csrc/emulation/*.h)
 
-.PHONY: help demo test lint types format ext kill fuzz mutants oldest clean
+.PHONY: help demo test lint types format ext kernels kill fuzz mutants oldest clean
 
 help:
 	@echo "make demo     set up, fill the hole in the bundled photograph, say where the picture is"
@@ -23,6 +23,7 @@ help:
 	@echo "make types    pyright; reads PyTorch's annotations, installs nothing of it"
 	@echo "make format   let ruff and clang-format rewrite the files"
 	@echo "make ext      compile what has changed in csrc/, print registers and spills of each kernel"
+	@echo "make kernels  compile every Triton kernel in every configuration, print what comes of it; no GPU, minutes"
 	@echo "make kill     end commands by SIGKILL at random moments, check that nothing is lost; minutes; KILLS=20 of each"
 	@echo "make fuzz     damage files of every kind that is read, check that an error is one line; FUZZ_SECONDS=600"
 	@echo "make mutants  put small faults into what guards, check that the tests notice; MUTANTS=80"
@@ -52,6 +53,9 @@ format: $(TOOLS)/.lint
 
 ext: $(VENV)/.base
 	$(BIN)/python setup.py build_ext
+
+kernels: $(VENV)/.dev
+	$(BIN)/python -m mmif.kernels.report
 
 kill: $(VENV)/.dev
 	$(BIN)/python tests/kill.py --kills $(KILLS)
