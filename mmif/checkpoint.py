@@ -117,12 +117,12 @@ def _from_hub(name: str) -> Path:
         from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         raise ValueError(
-            f"{name!r} is no folder here; to fetch it from the hub install huggingface-hub: pip install huggingface-hub"
+            f'{name!r} is not a folder here; to fetch it from the hub: pip install "mminvertfill[hub]"'
         ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, "README.md"]))
     except Exception as error:
-        raise ValueError(f"{name!r} is no folder here and could not be fetched from the hub: {error}") from error
+        raise ValueError(f"{name!r} is not a folder here and could not be fetched from the hub: {error}") from error
 
 
 def read(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
@@ -160,7 +160,7 @@ def _info(folder: Path, header: str | None) -> tuple[ModelConfig, dict[str, Any]
     try:
         info = read_json(source) if header is None else parse_json(header)
         if not isinstance(info, dict):
-            raise ValueError("it is no object with keys")
+            raise ValueError("it is not a JSON object")
         if info.get("format") != FORMAT:
             raise ValueError(f"it must have format {FORMAT}, this program reads no other")
         config = ModelConfig.from_dict(info.get("model"))

@@ -339,7 +339,9 @@ def test_a_generator_alone_says_what_it_is(model, tmp_path: Path):
 
 def test_hub_ids_need_the_hub_package_or_say_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match="pip install huggingface-hub"):
+    with pytest.raises(
+        ValueError, match=r'^\'owner/name\' is not a folder here; .*: pip install "mminvertfill\[hub\]"$'
+    ):
         checkpoint.load("owner/name")
 
 
@@ -358,6 +360,6 @@ def test_hub_ids_are_fetched_without_what_is_not_needed(folder: Path, monkeypatc
     assert checkpoint.load("owner/name")[1]["step"] == 3
     assert asked == [("owner/name", ["model.safetensors", "config.json", "README.md"])]
     with pytest.raises(
-        ValueError, match="'owner/missing' is no folder here and could not be fetched from the hub: 404"
+        ValueError, match="'owner/missing' is not a folder here and could not be fetched from the hub: 404"
     ):
         checkpoint.load("owner/missing")

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmif.commands import cli
 from mmif.host import DISTRIBUTION
-from mmif.runtimes.report import report
+from mmif.runtimes.doctor import report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--edge", type=Path, help="edge map (white = edge), or folder of a_edge.png")
     add("--edge-mask", type=Path, help="where the edges are unknown (white), or folder of a_edge_mask.png")
     add("--seed", type=int, default=0, help="same seed, same picture (default: %(default)s)")
-    add("--num-samples", type=int, default=1, help="results per mask, written as OUT_s0, OUT_s1, ..")
+    add("--num-samples", type=int, default=1, help="results per mask (1..1000), written as OUT_s0, OUT_s1, ..")
     add("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     add("--backend", help="op backend, one that mmif-doctor lists (default: MMIF_BACKEND, or auto)")
     add("--batch", type=int, default=8, help="squares per call of the model (default: %(default)s)")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import NoReturn
 
 _NO_TEXT = "nothing is made from text here; leave it out"
 _ONE_PASS = "the network runs once and starts from the photograph; leave it out"
@@ -23,17 +24,16 @@ _INSTEAD = {
     "height": "a result has the size of its photograph; leave it out",
     "width": "a result has the size of its photograph; leave it out",
     "output_type": "result.images are PIL images; leave it out",
-    "return_dict": "a Result comes back; leave it out",
+    "return_dict": "the call always returns a Result; leave it out",
 }
 
 
-def refuse(names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse arguments that are not ``known``, those of other pipelines with a word on what to do.
+def refuse(name: str, known: Sequence[str]) -> NoReturn:
+    """Refuse an argument that is none of the ``known``, one of other pipelines with a word on what to do.
 
     Raises:
-        TypeError: there is one.
+        TypeError: always.
     """
-    for name in names:
-        if name in _INSTEAD:
-            raise TypeError(f"{name} is an argument of other pipelines: {_INSTEAD[name]}")
-        raise TypeError(f"there is no argument {name!r}; beside image and mask there are {', '.join(sorted(known))}")
+    if name in _INSTEAD:
+        raise TypeError(f"{name} is an argument of other pipelines: {_INSTEAD[name]}")
+    raise TypeError(f"unknown argument {name!r}; known are {', '.join(known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,10 +21,11 @@ from mmif.images.labels import UNKNOWN
 from mmif.images.source import ImageLike
 from mmif.images.tensors import binary_to_model, from_model, labels_to_model, to_model
 from mmif.inpaint import foreign
-from mmif.inpaint.request import Job, Loaded, whole
+from mmif.inpaint.request import MAX_SAMPLES, Job, Loaded, whole
 from mmif.inpaint.result import Pending, Result, Seen, Unit, prepare
 from mmif.inpaint.seam import match_seam
 from mmif.ops import dispatch
+from mmif.runtimes import choose
 
 T = TypeVar("T")
 Seam = Literal["match", "none"]
@@ -67,6 +69,7 @@ class Inpainter:
         _check(seam, margin)
         self.model, self.info, self.device = model, info or {}, torch.device(device)
         self.backend, self.seam, self.margin = backend, seam, margin
+        self.runtime = choose.choose()
         self.side: int = model.config.resolution
         self.num_classes: int = model.config.encoder.num_classes
 
@@ -127,7 +130,7 @@ class Inpainter:
             ops = dispatch.describe()
         sha256 = str(self.info.get("sha256", ""))[:12]
         weights = f"weights {self.info.get('name', 'given')}" + (f" (sha256 {sha256})" if sha256 else "")
-        return f"device {self.device} | {ops} | runtime eager | {weights}"
+        return f"device {self.device} | {ops} | runtime {self.runtime} | {weights}"
 
     def __call__(
         self,
@@ -149,7 +152,7 @@ class Inpainter:
             segmentation: labels [H, W], 255 = unknown; None: the model predicts them.
             edge: white = edge [H, W]; None: the model predicts them.
             seed: keys the noise; None means 0: the same call gives the same picture.
-            num_samples: results to draw; the first is the same whatever their number.
+            num_samples: results to draw, 1..1000; the first is the same whatever their number.
             mask_image: the mask, under the name that it has in diffusers.
             fields: the other fields of :class:`Job`: ``boxes``, ``grow_mask``, ``invert_mask``, ...
 
@@ -158,9 +161,11 @@ class Inpainter:
 
         Raises:
             ValueError: an input that cannot be used, or a network that returned NaN or infinity.
-            TypeError: an argument that there is not; one of diffusers' is told what to pass in its place.
+            TypeError: an unknown argument; for one of diffusers', with what to pass in its place.
         """
-        foreign.refuse(fields.keys() - JobFields.__annotations__.keys(), JobFields.__annotations__)
+        for name in fields:
+            if name not in JobFields.__annotations__:
+                foreign.refuse(name, _arguments())
         if mask is not None and mask_image is not None:
             raise ValueError("mask and mask_image are two names of one thing; pass one")
         job = Job(image, mask_image if mask is None else mask, segmentation, edge, **fields)
@@ -188,7 +193,7 @@ class Inpainter:
 
         What is wrong with the whole run still ends it: a model that runs out of memory, a device that fails.
         """
-        batch_size, num_samples = whole("batch_size", batch_size, 1), whole("num_samples", num_samples, 1)
+        batch_size, num_samples = whole("batch_size", batch_size, 1), whole("num_samples", num_samples, 1, MAX_SAMPLES)
         seed = 0 if seed is None else whole("seed", seed)
         waiting: deque[Pending | Exception] = deque()
         queue: list[Unit] = []
@@ -203,8 +208,9 @@ class Inpainter:
             if isinstance(prepared, Exception):
                 waiting.append(prepared)
             else:
-                waiting.append(prepared[0])
-                queue += prepared[1]
+                pending, units = prepared
+                waiting.append(pending)
+                queue += units
             while len(queue) >= batch_size:
                 self._fill(queue[:batch_size], seed)
                 del queue[:batch_size]
@@ -258,6 +264,11 @@ class Inpainter:
             edge = binary_to_model(np.stack([square.edges for square in seen])), binary_to_model(edge_hole)
         image = to_model(np.stack([square.rgb for square in seen]))
         return image, binary_to_model(np.stack([square.hole for square in seen])), *seg, *edge
+
+
+def _arguments() -> list[str]:
+    """What a call takes by name, in the order of its signature."""
+    return [*list(inspect.signature(Inpainter.__call__).parameters)[1:-1], *JobFields.__annotations__]
 
 
 def _check(seam: str, margin: float) -> None:

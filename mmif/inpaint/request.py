@@ -21,6 +21,8 @@ from mmif.images.masks import hole_note, to_binary, to_hole
 from mmif.images.photo import Photo, to_photo
 from mmif.images.source import ImageLike
 
+MAX_SAMPLES = 1000  # results of one photograph: the next square's noise begins so many keys further
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -18,7 +18,7 @@ from mmif.images.labels import UNKNOWN, label_image
 from mmif.images.photo import Photo
 from mmif.images.write import check_target, write_image
 from mmif.inpaint.plan import plan_crops
-from mmif.inpaint.request import Guidance, Job, Loaded, read, read_guidance, whole
+from mmif.inpaint.request import MAX_SAMPLES, Guidance, Job, Loaded, read, read_guidance, whole
 from mmif.inpaint.squares import (
     Box,
     Crop,
@@ -214,8 +214,7 @@ def prepare(
     pending = Pending(photo, hole, unknown, guidance, loaded.notes, loaded.started)
     units = []
     for number, crop in enumerate(plan_crops(hole, side, margin)):
-        # 1000 apart: a square's samples do not share their noise with the next square's.
-        first = loaded.job.key + 1000 * number
+        first = loaded.job.key + MAX_SAMPLES * number
         units += [Unit(loaded.job.name, first + sample, sample, crop, pending) for sample in range(num_samples)]
     pending.left = len(units)
     return pending, units

@@ -16,7 +16,7 @@ from PIL import Image
 from mmif.images.source import ImageLike
 from mmif.images.write import check_target, writable_suffix, write_image
 from mmif.inpaint.pairing import Photographs, find_photographs, pair_guidance, pair_masks
-from mmif.inpaint.request import Job, whole
+from mmif.inpaint.request import MAX_SAMPLES, Job, whole
 from mmif.inpaint.result import Result
 from mmif.inpaint.strip import comparison_strip
 
@@ -39,7 +39,7 @@ class Run:
         boxes: as in :class:`Job`, like the next two.
         invert_mask: black = hole.
         grow_mask: pixels.
-        num_samples: results for each mask.
+        num_samples: results for each mask, 1..1000.
         quality: of JPEG files, 1..100; None: as their photographs have it.
         extras: what else is written beside a result: ``seg``, ``edge``, ``strip``.
         overwrite: replace results that exist.
@@ -69,7 +69,7 @@ class Run:
             raise ValueError("standard input is one file; - can stand for one photograph or one mask")
         if self.recursive and not folder:
             raise ValueError("--recursive needs a folder of photographs; leave it out, or name a folder alone")
-        whole("--num-samples", self.num_samples, 1)
+        whole("--num-samples", self.num_samples, 1, MAX_SAMPLES)
         if self.quality is not None:
             whole("--quality", self.quality, 1, 100)
 

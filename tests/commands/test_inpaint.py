@@ -254,6 +254,7 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
         (("a.png", "m.png", "--edge", "no.png"), "--edge must be a file, or a folder"),
         (("a.png", "m.png", "--margin", "-1"), "margin must lie"),
         (("a.png", "m.png", "--num-samples", "0"), "must be >= 1"),
+        (("a.png", "m.png", "--num-samples", "1001"), "--num-samples must be <= 1000"),
         (("a.png", "m.png", "--batch", "0"), "must be >= 1"),
     ],
 )

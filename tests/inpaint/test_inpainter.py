@@ -24,6 +24,7 @@ from mmif.inpaint import Inpainter, Job, Result
 from mmif.model import MMInvertFill
 from mmif.ops import dispatch
 from mmif.ops.dispatch import BackendUnavailable
+from mmif.runtimes import choose
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RNG = np.random.default_rng(1)
@@ -347,6 +348,7 @@ def test_predictions_can_be_passed_back(pipe):
         ),
         ({"edge": HOLE, "edge_mask": HOLE.T}, "the edge mask must have"),
         ({"num_samples": 0}, "num_samples must be >= 1, got 0"),
+        ({"num_samples": 1001}, "num_samples must be <= 1000, got 1001"),
         ({"num_samples": 1.5}, r"num_samples must be a whole number, got 1\.5"),
         ({"boxes": [(0, 0, 1, 1)]}, "give a mask or boxes; got both"),
         ({"grow_mask": -1}, "grow_mask must be >= 0, got -1"),
@@ -392,7 +394,12 @@ def test_the_mask_may_be_called_as_in_diffusers(pipe):
         ("prompt", "leave it out"),
         ("strength", "leave it out"),
         ("num_images_per_prompt", "pass num_samples"),
-        ("nonsense", "there is no argument 'nonsense'"),
+        ("return_dict", "the call always returns a Result; leave it out"),
+        (
+            "nonsense",
+            "unknown argument 'nonsense'; known are image, mask, segmentation, edge, seed, num_samples, mask_image, "
+            "segmentation_mask, edge_mask, index, boxes, invert_mask, grow_mask",
+        ),
     ],
 )
 def test_arguments_of_other_pipelines_are_refused_by_name(pipe, model, name, instead):
@@ -526,6 +533,11 @@ def test_the_real_network_from_a_checkpoint(tmp_path):
     for image, other in zip(alone.images, results[0].images, strict=True):
         difference = pixels(image).astype(int) - pixels(other)
         assert np.abs(difference).max() <= 1  # convolutions of another batch size may round differently
+
+
+def test_the_runtime_that_is_chosen_is_told(monkeypatch, model):
+    monkeypatch.setattr(choose, "RUNTIMES", {"absent": lambda: "it is not installed", "quick": lambda: None})
+    assert " | runtime quick | " in Inpainter(model).describe()
 
 
 def test_bad_devices_and_backends(tmp_path):
