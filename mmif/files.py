@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -111,6 +111,23 @@ def parse_json(text: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Let a ValueError say which file it is about, once; None is no file."""
+    try:
+        yield
+    except ValueError as error:
+        if path is None or os.fspath(path) in str(error):
+            raise
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+
+def some(names: Sequence[object], between: str = ", ") -> str:
+    """The first five of what may be thousands, and how many more there are: ``a, b, c, d, e and 7 more``."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return between.join(map(str, names[:5])) + more
 
 
 def check_writable(path: Path | None) -> None:

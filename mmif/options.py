@@ -101,7 +101,8 @@ def build(cls: type[T], data: Any, where: str) -> T:
     unknown = sorted(str(key) for key in data.keys() - hints.keys())
     if unknown:
         raise ValueError(f"{where}: unknown keys {reprlib.repr(unknown)}; known keys are {sorted(hints)}")
-    needed = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}  # pyright: ignore[reportArgumentType]
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType] - T has no bound that means a dataclass
+    needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(needed - data.keys())
     if missing:
         raise ValueError(f"{where} must have the keys {missing}")
@@ -124,7 +125,7 @@ def _built(hint: Any, value: Any, where: str) -> Any:
     hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     kinds = get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)  # pyright: ignore[reportArgumentType]
+        return build(hint, value, where)  # pyright: ignore[reportArgumentType] - a hint is a class, not an object
     if get_origin(hint) is dict and isinstance(value, Mapping):
         return {key: _built(kinds[1], item, f"{where}.{key}") for key, item in value.items()}
     if get_origin(hint) is tuple and isinstance(value, list):
@@ -154,7 +155,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, kinds[1]) for k, v in value.items())
     if dataclasses.is_dataclass(hint):
-        return isinstance(value, hint)  # pyright: ignore[reportArgumentType]
+        return isinstance(value, hint)  # pyright: ignore[reportArgumentType] - likewise
     if hint is float:
         return type(value) in (int, float) and math.isfinite(value)
     return type(value) is hint

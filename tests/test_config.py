@@ -120,10 +120,14 @@ def test_what_cannot_be_built_is_refused(make, words: str):
 
 
 def test_the_ends_of_each_rule_are_allowed():
-    encoder(patch_sizes=(32,), dilations=(1, 31), width=4, attention_heads=16, num_classes=255, levels=64)
-    ModelConfig(latent=LatentConfig(layer_split=(0, 0), tau=0))
-    ModelConfig(latent=LatentConfig(layer_split=(14, 14), tau=1, resample_every=5))
-    ModelConfig(generator=GeneratorConfig(channel_base=256))
+    configs = [
+        encoder(patch_sizes=(32,), dilations=(1, 31), width=4, attention_heads=16, num_classes=255, levels=64),
+        ModelConfig(latent=LatentConfig(layer_split=(0, 0), tau=0)),
+        ModelConfig(latent=LatentConfig(layer_split=(14, 14), tau=1, resample_every=5)),
+        ModelConfig(generator=GeneratorConfig(channel_base=256)),
+    ]
+    assert [ModelConfig.from_dict(json.loads(config.to_json())) for config in configs] == configs
+    assert configs[-1].generator.channels(256) == 1
 
 
 def test_overrides_are_json_where_they_are_json():

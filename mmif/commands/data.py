@@ -133,7 +133,3 @@ def _size(text: str) -> tuple[int, int]:
     width, height = int(found[1]), int(found[2] or found[1])
     check_bounds(width, height, "--size")
     return width, height
-
-
-if __name__ == "__main__":
-    main()

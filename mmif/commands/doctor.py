@@ -36,7 +36,3 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     rows += [("PROBLEM", problem) for problem in found["problems"]]
     return [f"{what:<13} {said}" for what, said in rows]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

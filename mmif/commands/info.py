@@ -34,7 +34,3 @@ def _print(args: argparse.Namespace) -> None:
     print(f"{'part':<22}{'parameters':>14}{'GMAC':>10}")
     for part, params, macs in rows:
         print(f"{part:<22}{params:>14,}{macs / 1e9:>10.3f}")
-
-
-if __name__ == "__main__":
-    main()

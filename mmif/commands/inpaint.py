@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmif import files
 from mmif.commands import cli
 
 if TYPE_CHECKING:  # torch, which --help does without
@@ -204,25 +205,25 @@ class _Failures:
     """Photographs that could not be filled: how many, and the first five with the reason."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.first: Exception | None = None
         self._lines: list[str] = []
 
     def add(self, task: Task, error: Exception) -> None:
-        self.count += 1
         self.first = self.first or error  # not all: an error holds on to the pictures it came from
-        if len(self._lines) < 5:
-            name, said = task.job.name, cli.line(error) or f"{type(error).__name__}: {error}"
-            self._lines.append(said if name in said else f"{name}: {said}")
+        name, said = task.job.name, cli.line(error) or f"{type(error).__name__}: {error}"
+        self._lines.append(said if name in said else f"{name}: {said}")
+
+    @property
+    def count(self) -> int:
+        return len(self._lines)
 
     def refuse(self) -> None:
         """Raise ValueError if there are any."""
         if self.count:
-            what = "1 photograph" if self.count == 1 else f"{self.count} photographs"
-            more = f"; and {self.count - 5} more" if self.count > 5 else ""
+            what, them = ("1 photograph", "it") if self.count == 1 else (f"{self.count} photographs", "them")
             raise ValueError(
-                f"{what} could not be filled: {'; '.join(self._lines)}{more}; mend or remove "
-                f"{'it' if self.count == 1 else 'them'}, then --skip-existing makes what is missing"
+                f"{what} could not be filled: {files.some(self._lines, '; ')}; "
+                f"fix or remove {them}, then run again with --skip-existing"
             ) from self.first
 
 

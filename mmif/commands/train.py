@@ -88,7 +88,3 @@ def _train(args: Any) -> None:
     from mmif.train.encoder import train_encoder
 
     train_encoder(options, config)
-
-
-if __name__ == "__main__":
-    main()

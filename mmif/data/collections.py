@@ -25,7 +25,6 @@ class Record:
     path: Path
     split: str
     seg: Path | None = None  # label map that comes with it
-    group: str = ""  # photographs of one group share a split
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +126,14 @@ def _intel_scenes(root: Path) -> Iterator[Record]:
         for path in _photographs(base / folder):
             key = _key(path, base)
             held_out = "val" if _fraction(key) < 0.02 else "train"
-            yield Record(key, path, "test" if folder == "seg_test" else held_out, group=key)
+            yield Record(key, path, "test" if folder == "seg_test" else held_out)
 
 
 def _bsds500(root: Path) -> Iterator[Record]:
     images = _find(root, "BSDS500/data/images", "data/images", "images")
     for split in SPLITS:
         for path in _photographs(images / split):
-            yield Record(_key(path, images), path, split, group=path.stem)
+            yield Record(_key(path, images), path, split)
 
 
 def _camvid(root: Path) -> Iterator[Record]:
@@ -142,7 +141,7 @@ def _camvid(root: Path) -> Iterator[Record]:
     for split in SPLITS:
         for path in _photographs(base / split):
             seg = base / f"{split}annot" / path.name
-            yield Record(_key(path, base), path, split, seg if seg.is_file() else None, group=path.stem)
+            yield Record(_key(path, base), path, split, seg if seg.is_file() else None)
 
 
 def _folder(root: Path) -> Iterator[Record]:
@@ -151,11 +150,12 @@ def _folder(root: Path) -> Iterator[Record]:
     for path in paths:
         if path.with_name(_SIDECAR.sub("", path.stem)) in stems and _SIDECAR.search(path.stem):
             continue
+        # Crops of one photograph share a split.
         group = _safe(_CROP.sub("", path.relative_to(root).with_suffix("").as_posix()))
         place = _fraction(group)
         split = "train" if place < 0.9 else "val" if place < 0.95 else "test"
         seg = path.with_name(path.stem + "_seg.png")
-        yield Record(_key(path, root), path, split, seg if seg.is_file() else None, group)
+        yield Record(_key(path, root), path, split, seg if seg.is_file() else None)
 
 
 _CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist")

@@ -39,7 +39,7 @@ class Labeller(nn.Module):
     def __init__(self, net: MobileNetV2, mean: Tensor, components: Tensor, centres: Tensor) -> None:
         super().__init__()
         # channels_last: 2x faster on CPU
-        self.net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stubs leave memory_format out
         weight = 2 * centres @ components
         self.weights = weight.split([32, 96, 320], dim=1)
         self.bias = -(weight @ mean) - centres.square().sum(1)

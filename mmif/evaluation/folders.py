@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from mmif.evaluation.distances import STLPIPS
 from mmif.evaluation.protocol import HoleManifest
 from mmif.evaluation.request import FolderOptions
 from mmif.evaluation.tables import Report, Scores
+from mmif.files import naming, some
 from mmif.images.masks import hole_note, to_hole
 from mmif.images.photo import read_rgb
 from mmif.inpaint.pairing import Pair, pair_masks, pair_results
@@ -46,7 +46,7 @@ def compare_folders(options: FolderOptions, distances: Mapping[str, STLPIPS]) ->
         rgb, filled, hole = _read(pair, candidate, options.invert_mask, remarks[pair.stem])
         changes[pair.stem] = _change(rgb, filled, hole)
         original, result = rgb[None], protocol.composite(rgb[None], filled[None], hole[None])
-        with _named(pair.image):
+        with naming(pair.image):
             scores.add(protocol.measure(original, result, hole[None], distances))
         manifest.add("all", [pair.stem], hole[None])
     _refuse_copies([*changes.values()])
@@ -81,7 +81,7 @@ def _read(
             f"{candidate} must have the size of {pair.image}, {photo.size[0]} x {photo.size[1]}; "
             f"it has {other.size[0]} x {other.size[1]}"
         )
-    with _named(pair.mask):
+    with naming(pair.mask):
         hole = to_hole(pair.mask, photo, invert, notes)
     if not hole.any():
         colour = "black" if invert else "white"
@@ -110,12 +110,12 @@ def _notes(changes: Mapping[str, _Change]) -> list[str]:
         )
     if same:
         notes.append(
-            f"{_some(same)} equal the reference inside the hole and score 100 dB: "
+            f"candidates {some(same)} equal the reference inside the hole and score 100 dB: "
             "is that the fill, or is black the hole (--invert-mask)?"
         )
     if swapped:
         notes.append(
-            f"{_some(swapped)} differ from the reference far more outside the hole than inside: "
+            f"candidates {some(swapped)} differ from the reference far more outside the hole than inside: "
             "did you mean --invert-mask?"
         )
     return notes
@@ -128,19 +128,3 @@ def _once(remarks: Mapping[str, Sequence[str]]) -> list[str]:
         for text in texts:
             kinds.setdefault(re.sub(r"[\d.]+", "..", text), []).append(f"{stem}: {text}")
     return [lines[0] + (f"; {len(lines) - 1} more are like it" if lines[1:] else "") for lines in kinds.values()]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"candidates {', '.join(names[:5])}{more}"
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Let an error say which file it is about."""
-    try:
-        yield
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmif.files import some
 from mmif.images.decode import HEIF_SUFFIXES, NO_HEIF, READ_SUFFIXES, heif_is_readable
 
 
@@ -28,10 +28,9 @@ class Folder:
         if not self.skipped:
             return None
         parts = []
-        for reason, count in Counter(self.skipped.values()).items():
+        for reason in dict.fromkeys(self.skipped.values()):
             names = [path.name for path, why in self.skipped.items() if why == reason]
-            more = f" and {count - 5} more" if count > 5 else ""
-            parts.append(f"{', '.join(names[:5])}{more} ({reason})")
+            parts.append(f"{some(names)} ({reason})")
         count = len(self.skipped)
         return f"{count} {'file was' if count == 1 else 'files were'} skipped: {'; '.join(parts)}"
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from PIL import Image
 
 from mmif.images.decode import guarded
 from mmif.images.photo import Photo
 from mmif.images.source import ImageLike, check_size, check_unit_range, plane_of, reduce_16_bit
-
-
-def read_hole(path: str | os.PathLike[str], size: tuple[int, int], invert: bool = False) -> np.ndarray:
-    """Read a mask file: bool [H, W], True = hole; see :func:`to_binary`."""
-    return to_binary(path, size, "mask", invert)
 
 
 def to_hole(source: ImageLike, photo: Photo, invert: bool = False, notes: list[str] | None = None) -> np.ndarray:

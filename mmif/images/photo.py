@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -126,14 +127,22 @@ def photo_from_pil(image: Image.Image, name: str | None = None) -> Photo:
         notes.append("1-bit: the result is 8-bit grey")
     with guarded(name):
         image = upright(image, notes)
-        rgb, alpha, grey, deep = _pixels(image)
-    if alpha is not None and deep is None and image.mode.startswith("I"):
+        pixels = _pixels(image)
+    if pixels.alpha is not None and pixels.deep is None and image.mode.startswith("I"):
         notes.append(_REDUCED)
-    return Photo(rgb, alpha, grey, deep, metadata, (*notes, *dropped))
+    return Photo(*pixels, metadata, (*notes, *dropped))
 
 
-def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, bool, np.ndarray | None]:
-    """(uint8 [H, W, 3], alpha or None, whether the image is grey, its values if they have 16 bits)."""
+class _Pixels(NamedTuple):
+    """The fields of :class:`Photo` that come of the pixels."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None
+    grey: bool
+    deep: np.ndarray | None
+
+
+def _pixels(image: Image.Image) -> _Pixels:
     if image.mode.startswith("I"):
         return _deep_pixels(np.asarray(image), image.info.get("transparency"))
     grey = image.mode in ("1", "L", "LA", "La")
@@ -141,11 +150,11 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, bool, np
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.asarray(image.getchannel("A"))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey, None
+    return _Pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, grey, None)
 
 
-def _deep_pixels(values: np.ndarray, transparent: object):
+def _deep_pixels(values: np.ndarray, transparent: object) -> _Pixels:
     grey = np.repeat(reduce_16_bit(values)[:, :, None], 3, axis=2)
     if isinstance(transparent, int):  # no format that Pillow writes has 16 bits and an alpha
-        return grey, np.where(values == transparent, 0, 255).astype(np.uint8), True, None
-    return grey, None, True, values.astype(np.uint16)
+        return _Pixels(grey, np.where(values == transparent, 0, 255).astype(np.uint8), True, None)
+    return _Pixels(grey, None, True, values.astype(np.uint16))

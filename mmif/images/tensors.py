@@ -9,7 +9,12 @@ from torch import Tensor
 
 def to_model(rgb: np.ndarray) -> Tensor:
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return levels_to_model(torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2))
+
+
+def levels_to_model(levels: Tensor) -> Tensor:
+    """uint8 of any shape -> float32 in [-1, 1] on the same device."""
+    return levels.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def from_model(image: Tensor) -> np.ndarray:

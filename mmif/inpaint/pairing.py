@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmif.files import some
 from mmif.images.folder import look_into
 
 _MASK = re.compile(r"(.+)_mask(\d*)")
@@ -194,7 +195,7 @@ def pair_guidance(source: Path | None, photos: Photographs, kind: str, *, maps: 
         if image:
             found[image] = file
     if photos.root:
-        strays = [item for item in files if photos.files.keys().isdisjoint([item[0], *_owners(item[0])])]
+        strays = [(name, file) for name, file in files if photos.files.keys().isdisjoint([name, *_owners(name)])]
         lonely = [file for name, file in (strays if bare else called) if name not in wanted]
         _refuse_lonely("guidance file", source, f"photograph in {photos}", lonely)
     return found
@@ -215,7 +216,6 @@ def _refuse_lonely(kind: str, where: object, partner: str, files: Sequence[Path]
     """Say which files of a kind have no partner, if there are any."""
     if not files:
         return
-    count, names = len(files), ", ".join(file.name for file in files[:5])
-    more = f" and {count - 5} more" if count > 5 else ""
+    count, names = len(files), some([file.name for file in files])
     have, them = (f"1 {kind} in {where} has", "it") if count == 1 else (f"{count} {kind}s in {where} have", "them")
-    raise ValueError(f"{have} no {partner}: {names}{more}; rename or remove {them}")
+    raise ValueError(f"{have} no {partner}: {names}; rename or remove {them}")

@@ -6,14 +6,14 @@ import operator
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmif.files import naming
 from mmif.images import holes
 from mmif.images.compose import compose_note
 from mmif.images.labels import UNKNOWN, to_labels
@@ -113,7 +113,7 @@ def read(job: Job) -> Loaded:
         ValueError: one that cannot be used; the message names the photograph's file.
     """
     started = time.perf_counter()
-    with _named(job):
+    with naming(job.file):
         photo = to_photo(job.image)
         notes = list(photo.notes)
         if job.mask is None:
@@ -134,7 +134,7 @@ def read_guidance(loaded: Loaded, num_classes: int) -> Guidance:
     """
     job, size, notes = loaded.job, loaded.photo.size, loaded.notes
     labels = edges = edge_hole = None
-    with _named(job):
+    with naming(job.file):
         if job.segmentation is not None:
             labels = to_labels(job.segmentation, size, num_classes, notes)
             if job.segmentation_mask is not None:
@@ -146,25 +146,14 @@ def read_guidance(loaded: Loaded, num_classes: int) -> Guidance:
     return Guidance(labels, edges, edge_hole)
 
 
-@contextmanager
-def _named(job: Job) -> Iterator[None]:
-    """Let an error say which photograph it is about."""
-    try:
-        yield
-    except ValueError as error:
-        if job.file is None or str(job.file) in str(error):
-            raise
-        raise ValueError(f"{job.file}: {error}") from None
-
-
-def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """Take a whole number of any type; 1.0 is none, and keys another noise than 1.
 
     Raises:
         ValueError: something else, less than ``least``, or more than ``most``.
     """
     try:
-        number = int(operator.index(value))  # pyright: ignore[reportArgumentType]
+        number = int(operator.index(value))
     except TypeError:
         raise ValueError(f"{name} must be a whole number, got {value!r}") from None
     if least is not None and number < least:

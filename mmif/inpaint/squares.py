@@ -29,13 +29,6 @@ class Box:
     def height(self) -> int:
         return self.y1 - self.y0
 
-    def join(self, other: Box) -> Box:
-        """The smallest box that holds both."""
-        return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
-
-    def overlaps(self, other: Box) -> bool:
-        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
-
     def move(self, x: int, y: int) -> Box:
         return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
 

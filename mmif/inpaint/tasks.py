@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
+from mmif.files import some
 from mmif.images.source import ImageLike
 from mmif.images.write import check_target, writable_suffix, write_image
 from mmif.inpaint.pairing import Photographs, find_photographs, pair_guidance, pair_masks
@@ -79,6 +80,14 @@ class Run:
         return len(self.photographs) > 1 or self.photographs[0].is_dir() or bool(self.mask and self.mask.is_dir())
 
 
+class _Filled(NamedTuple):
+    """A photograph, its mask if it has one, and the result."""
+
+    image: Path
+    mask: Path | None
+    output: Path
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One job and the files that it makes."""
@@ -116,14 +125,14 @@ def plan(run: Run) -> list[Task]:
         ValueError: files that cannot be paired, or that would be two things at once.
     """
     if run.several:
-        photos, pairs = _several(run)
+        photos, found = _several(run)
     else:
         (image,) = run.photographs
         if image != STREAM and not image.exists():
             raise ValueError(f"a photograph or a folder of them must exist at {image}; none is there")
-        photos, pairs = Photographs({image.stem: image}), [(image, run.mask, _output(run, image))]
+        photos, found = Photographs({image.stem: image}), [_Filled(image, run.mask, _output(run, image))]
     guidance = _guidance(run, photos)
-    tasks = [_task(run, *pair, {name: files.get(pair[0]) for name, files in guidance.items()}) for pair in pairs]
+    tasks = [_task(run, one, {name: files.get(one.image) for name, files in guidance.items()}) for one in found]
     twice = [path for path, count in Counter(path for task in tasks for path in task.outputs).items() if count > 1]
     if twice:
         raise ValueError(f"more than one photograph would make {twice[0]}; rename one")
@@ -146,10 +155,8 @@ def to_do(tasks: Sequence[Task], run: Run) -> list[Task]:
     if run.skip_existing:
         return [task for task in tasks if not all(path.exists() for path in task.outputs)]
     if existing and not run.overwrite:
-        more = f" and {len(existing) - 5} more" if len(existing) > 5 else ""
-        names = ", ".join(str(path) for path in existing[:5])
         exist = "exists" if len(existing) == 1 else "exist"
-        raise ValueError(f"{names}{more} {exist} already; pass --overwrite or --skip-existing")
+        raise ValueError(f"{some(existing)} {exist} already; pass --overwrite or --skip-existing")
     return list(tasks)
 
 
@@ -158,8 +165,8 @@ def disk_fails(error: BaseException | None) -> bool:
     return error is not None and ((isinstance(error, OSError) and error.errno in _DISK) or disk_fails(error.__cause__))
 
 
-def _several(run: Run) -> tuple[Photographs, list[tuple[Path, Path | None, Path]]]:
-    """The photographs of a run, and each (photograph, mask, result)."""
+def _several(run: Run) -> tuple[Photographs, list[_Filled]]:
+    """The photographs of a run, and what comes of each."""
     folder = Path(run.output)
     if not folder.is_dir() and (folder.exists() or (folder.suffix and not run.output.endswith("/"))):
         what = "is a file" if folder.exists() else "is named like one; end it with / if it is to be a folder"
@@ -171,7 +178,7 @@ def _several(run: Run) -> tuple[Photographs, list[tuple[Path, Path | None, Path]
         found = [(pair.image, pair.mask, pair.stem) for pair in pair_masks(photos, run.mask)]
     else:
         found = [(image, None, name) for name, image in photos.files.items()]
-    return photos, [(image, mask, folder / (stem + writable_suffix(image))) for image, mask, stem in found]
+    return photos, [_Filled(image, mask, folder / (stem + writable_suffix(image))) for image, mask, stem in found]
 
 
 def _output(run: Run, image: Path) -> Path:
@@ -198,7 +205,8 @@ def _guidance(run: Run, photos: Photographs) -> dict[str, dict[Path, Path]]:
     return guidance
 
 
-def _task(run: Run, image: Path, mask: Path | None, output: Path, guidance: Mapping[str, Path | None]) -> Task:
+def _task(run: Run, filled: _Filled, guidance: Mapping[str, Path | None]) -> Task:
+    image, mask, output = filled
     _check_roles(image, {"mask": mask, **guidance})
     given: dict[str, Any] = {name: file for name, file in guidance.items() if file}
     hole = {"boxes": run.boxes, "invert_mask": run.invert_mask, "grow_mask": run.grow_mask}

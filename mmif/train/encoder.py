@@ -13,7 +13,7 @@ from mmif import checkpoint
 from mmif.config import ModelConfig
 from mmif.data.masks import random_hole
 from mmif.host import pick_device
-from mmif.images.tensors import labels_to_model
+from mmif.images.tensors import labels_to_model, levels_to_model
 from mmif.model import MMInvertFill, Output
 from mmif.model.discriminator import PatchDiscriminator
 from mmif.train import loop, losses
@@ -121,7 +121,7 @@ class EncoderTrainer:
 
     def prepare(self, item: dict[str, Any], rng: np.random.Generator) -> Batch:
         """Photographs to the device, half of them mirrored, each with a random hole and random guidance holes."""
-        image = item["image"].to(self.device).float() / 127.5 - 1
+        image = levels_to_model(item["image"].to(self.device))
         edge, labels = item["edge"].to(self.device).float(), item["seg"].to(self.device).long()
         image, edge, labels = loop.flip_half(image, edge, labels, rng=rng)
         n, size = image.shape[0], image.shape[2]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmif.config import ModelConfig
 from mmif.host import pick_device
+from mmif.images.tensors import levels_to_model
 from mmif.model.discriminator import StyleDiscriminator
 from mmif.model.generator import Generator
 from mmif.train import loop
@@ -64,7 +65,7 @@ class GanTrainer:
     def step(self, step: int, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step on the photographs of ``batch``, uint8 [N, 3, s, s]."""
         rng = loop.seed_step(self.options.seed, step)
-        (real,) = loop.flip_half(batch["image"].to(self.device).float() / 127.5 - 1, rng=rng)
+        (real,) = loop.flip_half(levels_to_model(batch["image"].to(self.device)), rng=rng)
         logs = self._generator_step(step, real.shape[0], rng)
         logs |= self._discriminator_step(step, real, rng)
         half_life = self.options.ema_images / self.options.batch

@@ -478,7 +478,7 @@ def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys
     assert "6 photographs could not be filled: in/b.png: must be an image" in line
     assert "; in/g.png: must be an image" in line
     assert "in/h.png" not in line
-    assert "; and 1 more; mend or remove them" in line
+    assert " and 1 more; fix or remove them, then run again with --skip-existing" in line
     for stem in "bdefgh":
         photo(f"in/{stem}.png")
     run("in", "m.png", "-o", "out", "--skip-existing")

@@ -105,9 +105,12 @@ def test_crops_in_any_script_share_a_split(tmp_path: Path, photograph):
     for i in range(90):
         photograph(tmp_path / f"{chr(0x4E00 + i // 3)}_{i % 3:03d}.png", i)
     records = read_layout("folder", tmp_path)
-    groups = {record.group: {r.split for r in records if r.group == record.group} for record in records}
-    assert len(groups) == 30
-    assert all(len(found) == 1 for found in groups.values())
+    splits_of = {
+        stem: {r.split for r in records if r.path.stem[0] == stem} for stem in {r.path.stem[0] for r in records}
+    }
+    assert len(splits_of) == 30
+    assert all(len(found) == 1 for found in splits_of.values())
+    assert len(set.union(*splits_of.values())) > 1
 
 
 def test_a_plain_name_is_its_key(tmp_path: Path, photograph):

@@ -46,6 +46,10 @@ def spots(width: int, height: int, places: list[tuple[int, int]], radius: int) -
     )
 
 
+def holds(outer: Box, inner: Box) -> bool:
+    return outer.x0 <= inner.x0 and outer.y0 <= inner.y0 and inner.x1 <= outer.x1 and inner.y1 <= outer.y1
+
+
 def sides(crops: list[Crop]) -> set[int]:
     return {crop.square.width for crop in crops}
 
@@ -71,11 +75,11 @@ def test_every_hole_pixel_is_the_business_of_one_square(hole, side, margin):
     served = np.zeros(hole.shape, int)
     for crop in crops:
         crop.target.of(served)[...] += 1
-        square, inside = crop.square, crop.square.clip(width, height)
+        square = crop.square
         assert crop.target.of(hole).any()
         assert square.width == square.height <= max(height, width)
         assert square.width >= min(side, height, width)
-        assert inside.join(crop.target) == inside  # it sees all that it fills
+        assert holds(square.clip(width, height), crop.target)  # it sees all that it fills
     assert served.max(initial=0) <= 1
     assert (served[hole] == 1).all()
     assert len(crops) <= 32 * (height // side + 1) * (width // side + 1)
@@ -148,7 +152,7 @@ def test_a_wire_is_followed_at_the_model_s_own_scale():
     width, height = wire.shape[::-1]
     for crop in crops:  # wherever the photograph goes on, the model sees on
         x0, y0, x1, y1 = crop.target.x0 - 15, crop.target.y0 - 15, crop.target.x1 + 15, crop.target.y1 + 15
-        assert crop.square.join(Box(x0, y0, x1, y1).clip(width, height)) == crop.square
+        assert holds(crop.square, Box(x0, y0, x1, y1).clip(width, height))
 
 
 @pytest.mark.parametrize("size", [40, 120, 170, 240])
@@ -162,7 +166,7 @@ def test_a_scratch_across_a_large_hole_has_squares_of_its_own():
     scratch = ("line", ((0, 350, 1599, 450),), {"width": 3})
     crops = plan_crops(drawn(1600, 900, blob, scratch), 128)
     (large,) = [crop for crop in crops if crop.square.width > 128]
-    assert large.target.join(Box(705, 305, 895, 495)) == large.target  # the blob is filled at one go,
+    assert holds(large.target, Box(705, 305, 895, 495))  # the blob is filled at one go,
     assert large.square.width <= 1.25 * 400  # with the margin that it would have without the scratch
 
 

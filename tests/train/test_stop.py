@@ -42,9 +42,12 @@ def test_the_first_signal_is_noted_and_passed_on_with_words(number: signal.Signa
 
 
 def test_without_a_signal_nothing_is_passed_on():
+    before = [signal.getsignal(number) for number in SIGNALS]
     with Stop() as stop:
-        pass
+        assert all(signal.getsignal(number) == stop._note for number in SIGNALS)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     stop.pass_on("words")
+    assert stop.signal is None
 
 
 def test_a_second_signal_does_what_it_did_before():
