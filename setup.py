@@ -192,7 +192,7 @@ class BuildExtension(build_ext):
         (Path(self.build_temp) / "ptxas.log").write_text(logs)
         if self.distribution.verbose:
             sys.path.insert(0, str(CSRC))
-            import ptxas_report  # pyright: ignore[reportMissingImports]
+            import ptxas_report  # pyright: ignore[reportMissingImports] - found just now
 
             print(ptxas_report.table(ptxas_report.parse(logs)))
 

@@ -24,8 +24,8 @@ from cases.attention import attention_cases
 from cases.bottleneck import bottleneck_cases
 from cases.encoder import encoder_cases
 from cases.generator import latency_cases, throughput_cases
-from cases.kernels import epilogue_cases, filter_cases
 from cases.layers import layer_cases
+from cases.stylegan_ops import epilogue_cases, filter_cases
 from comparison import Case, Rates, Row, Setup, measure_rates, run_case, summary
 
 from mmif import files, host

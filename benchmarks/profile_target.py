@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from cases.attention import attention_cases
 from cases.bottleneck import bottleneck_cases
-from cases.kernels import epilogue_cases
+from cases.stylegan_ops import epilogue_cases
 from comparison import Setup
 
 NAMES = (

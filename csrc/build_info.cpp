@@ -1,4 +1,4 @@
-// What this library was built with, for mmif/extension.py, which reads it with ctypes.
+// What this library was built with, for mmif/ops/_extension.py, which reads it with ctypes.
 
 #define MMIF_STRING(x) #x
 #define MMIF_STRING_OF(x) MMIF_STRING(x)

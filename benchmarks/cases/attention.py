@@ -15,7 +15,7 @@ from comparison import Case, Contest, Outputs, Setup, doubles, lazily
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from cases.kernels import BRAIN, FORMATS, HALF, NAMES, SINGLE, randn
+from cases.stylegan_ops import BRAIN, FORMATS, HALF, NAMES, SINGLE, randn
 from mmif.ops import gated_mask_attention
 from mmif.ops._attention_ref import gated_mask_attention_ref, merge_patches, split_patches
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from comparison import Case, Contest, Outputs, Setup, doubles, lazily
 from torch import Tensor
 
-from cases.kernels import BRAIN, HALF, NAMES, SINGLE, randn
+from cases.stylegan_ops import BRAIN, HALF, NAMES, SINGLE, randn
 from mmif.ops.acb_fusion import acb_fusion, acb_fusion_code
 from mmif.ops.acb_mix import acb_mix_ref
 from mmif.ops.acb_paths import acb_blend_ref, acb_paths_ref

@@ -10,10 +10,10 @@ import torch
 from comparison import Case, Contest, Outputs, Setup, lazily
 from torch import Tensor
 
-from cases.kernels import HALF, NAMES, SINGLE
+from cases.stylegan_ops import HALF, NAMES, SINGLE
 from mmif import from_preset
 from mmif.config import EncoderConfig
-from mmif.model.encoder import Conditions, MultimodalGuidedEncoder
+from mmif.model.encoder import Conditions, EncoderOutput, MultimodalGuidedEncoder
 from mmif.ops import dispatch
 
 PRESET, TINY = "celebahq-256", "scenes-128"
@@ -31,12 +31,12 @@ def encoder_cases(quick: bool = False) -> Iterator[Case]:
 
 def _contest(config: EncoderConfig, n: int, dtype: torch.dtype, setup: Setup) -> Contest:
     encoder = MultimodalGuidedEncoder(config).eval().requires_grad_(False)
-    encoder = encoder.to(setup.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    encoder = encoder.to(setup.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - no overload
     given = _conditions(config, n, setup)
 
-    def call(run: Callable[[Conditions], object], backend: str) -> Outputs:
+    def call(run: Callable[[Conditions], EncoderOutput], backend: str) -> Outputs:
         with dispatch.use(backend), torch.autocast(setup.device, dtype, enabled=dtype != SINGLE):
-            features = run(given).features  # pyright: ignore[reportAttributeAccessIssue]
+            features = run(given).features
             return [t.clone() for t in features]  # the next replay of a graph overwrites its own
 
     def compiled(backend: str) -> Callable[[], Outputs]:

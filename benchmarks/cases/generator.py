@@ -11,8 +11,8 @@ from comparison import Case, Contest, Outputs, Setup, lazily
 from torch import Tensor
 
 from cases.formulations import Layer, synthesis
-from cases.kernels import FORMATS, HALF, NAMES, SINGLE, randn
 from cases.layers import STYLES, WIDTHS, levels, macs
+from cases.stylegan_ops import FORMATS, HALF, NAMES, SINGLE, randn
 from mmif.config import GeneratorConfig
 from mmif.model.generator import SynthesisNetwork
 from mmif.ops import dispatch

@@ -12,7 +12,7 @@ from comparison import Case, Contest, Outputs, Setup, compiled, doubles
 from torch import Tensor
 
 from cases.formulations import CLAMP, per_sample_weights, scaled
-from cases.kernels import GAIN, HALF, NAMES, TAPS, randn
+from cases.stylegan_ops import GAIN, HALF, NAMES, TAPS, randn
 from mmif.config import GeneratorConfig
 from mmif.ops import bias_act, conv_epilogue, demodulate, modulated_conv2d, setup_filter
 from mmif.ops.bias_act import bias_act_ref

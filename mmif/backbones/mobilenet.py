@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmif.backbones.imagenet import MEAN, STD
 from mmif.backbones.weights import find_weights
 
 
@@ -51,8 +52,8 @@ class Trunk(nn.Sequential):
                 blocks.append(InvertedResidual(channels, outputs, stride if i == 0 else 1, expand))
                 channels = outputs
         super().__init__(*blocks, _conv_bn_relu(channels, 1280, 1))
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, taps: Sequence[int] = (18,)) -> list[Tensor]:
         """Return the outputs of the blocks named in ``taps``, for RGB images [N, 3, H, W] in [0, 1]."""

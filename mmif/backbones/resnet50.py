@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmif.backbones.imagenet import MEAN, STD
+
 
 class _Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, dilation: int):
@@ -49,8 +51,8 @@ class ResNet50Dilated(nn.Module):
         self.layer2 = self._layer(256, 128, blocks=4, stride=2, dilation=1)
         self.layer3 = self._layer(512, 256, blocks=6, stride=1, dilation=2)
         self.layer4 = self._layer(1024, 512, blocks=3, stride=1, dilation=4)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     @staticmethod
     def _layer(inputs: int, width: int, blocks: int, stride: int, dilation: int) -> nn.Sequential:

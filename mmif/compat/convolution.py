@@ -18,7 +18,7 @@ from mmif.compat.resampling import (
     up_padding,
     upfirdn2d,
 )
-from mmif.ops._common import largest
+from mmif.ops._common import largest, scale_channels, wide_dtype
 from mmif.ops.modulated_conv2d import demodulation_ref
 
 
@@ -60,8 +60,8 @@ def conv2d_resample(
         return upfirdn2d(y, f, down=down, flip_filter=flip_filter) if down > 1 else y
     if down > 1:
         return _convolve_downsample(x, w, f, down, pads, groups, flip_filter)
-    if pads == (pads[0], pads[0], pads[2], pads[2]) and min(pads) >= 0:
-        return F.conv2d(x, w, padding=(pads[2], pads[0]), groups=groups)
+    if pads.left == pads.right >= 0 and pads.top == pads.bottom >= 0:
+        return F.conv2d(x, w, padding=(pads.top, pads.left), groups=groups)
     return F.conv2d(upfirdn2d(x, None, padding=pads), w, groups=groups)
 
 
@@ -106,9 +106,11 @@ def modulated_conv2d(
         f = filter_or_identity(resample_filter, x) if up == 2 else None
         y = ops.modulated_conv2d(x, w, styles, up=up, demodulate=demodulate, resample_filter=f)
     else:
-        styles = styles.to(torch.promote_types(x.dtype, torch.float32))
-        y = conv2d_resample(_scale(x, styles), weight, resample_filter, up, down, padding, flip_weight=flip_weight)
-        y = _scale(y, demodulation_ref(weight, styles)) if demodulate else y
+        styles = styles.to(wide_dtype(x))
+        y = conv2d_resample(
+            scale_channels(x, styles), weight, resample_filter, up, down, padding, flip_weight=flip_weight
+        )
+        y = scale_channels(y, demodulation_ref(weight, styles)) if demodulate else y
     return y if noise is None else y + noise.to(y.dtype)
 
 
@@ -121,7 +123,7 @@ def _upsample_convolve(
         return upfirdn2d(F.conv2d(x, w, groups=groups), f, up, padding=pads, flip_filter=flip_filter, gain=up**2)
     transposed = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)  # [I, O // groups, kh, kw]
     y = F.conv_transpose2d(x, transposed, stride=up, groups=groups)
-    pads = add(pads, (1 - kw, up - kw, 1 - kh, up - kh))  # the rows that the transposed convolution has added
+    pads = add(pads, Sides(1 - kw, up - kw, 1 - kh, up - kh))  # the rows that the transposed convolution has added
     return upfirdn2d(y, f, padding=pads, flip_filter=flip_filter, gain=up**2)
 
 
@@ -138,7 +140,7 @@ def _op_can_serve(weight: Tensor, up: int, down: int, pads: Sides, f: Tensor | N
     """Whether the layer is one of the generator's: odd square kernel, same padding, at most upsampling by two."""
     kh, kw = weight.shape[2:]
     fw, fh = filter_size(f)
-    return down == 1 and up in (1, 2) and kh == kw == 2 * pads[0] + 1 and pads == (pads[0],) * 4 and fw == fh
+    return down == 1 and up in (1, 2) and kh == kw == 2 * pads.left + 1 and len(set(pads)) == 1 and fw == fh
 
 
 def _into_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,10 +148,6 @@ def _into_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     weight, styles = weight.float(), styles.float()
     weight = weight / (weight[0].numel() ** 0.5 * weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
     return weight, styles / largest(styles, 1)
-
-
-def _scale(x: Tensor, factor: Tensor) -> Tensor:
-    return x * factor.to(x.dtype)[:, :, None, None]
 
 
 def _check_resample(x: Tensor, w: Tensor, up: int, down: int, groups: int) -> None:
@@ -170,12 +168,12 @@ def _check_resample(x: Tensor, w: Tensor, up: int, down: int, groups: int) -> No
 def _check_size(x: Tensor, w: Tensor, f: Tensor | None, up: int, down: int, pads: Sides) -> None:
     filters = (up > 1) + (down > 1)
     fw, fh = filter_size(f) if filters else (1, 1)
-    height = x.shape[2] * up + pads[2] + pads[3] - filters * (fh - 1) - w.shape[2]
-    width = x.shape[3] * up + pads[0] + pads[1] - filters * (fw - 1) - w.shape[3]
+    height = x.shape[2] * up + pads.top + pads.bottom - filters * (fh - 1) - w.shape[2]
+    width = x.shape[3] * up + pads.left + pads.right - filters * (fw - 1) - w.shape[3]
     if min(height, width) < 0:
         raise ValueError(
             f"conv2d_resample: the padded image must be at least as large as filters and kernel {tuple(w.shape[2:])}, "
-            f"got {tuple(x.shape[2:])} with up={up} and {pads} pixels of padding"
+            f"got {tuple(x.shape[2:])} with up={up} and {tuple(pads)} pixels of padding"
         )
 
 

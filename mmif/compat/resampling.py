@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,16 @@ from torch import Tensor
 from mmif import ops
 
 Numbers = int | Sequence[int]
-Sides = tuple[int, int, int, int]  # left, right, top, bottom
+
+
+class Sides(NamedTuple):
+    """Padding in pixels; negative crops."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
 
 _BACKENDS = {"cuda": None, "ref": "reference"}  # None: what mmif.ops.dispatch has in force
 
@@ -121,18 +130,18 @@ def downsample2d(
 def up_padding(f: Tensor | None, upx: int, upy: int) -> Sides:
     """Padding after which ``up`` times the size is left; the longer side makes up for the zeros behind each pixel."""
     fw, fh = filter_size(f)
-    return (fw + upx - 1) // 2, (fw - upx) // 2, (fh + upy - 1) // 2, (fh - upy) // 2
+    return Sides((fw + upx - 1) // 2, (fw - upx) // 2, (fh + upy - 1) // 2, (fh - upy) // 2)
 
 
 def down_padding(f: Tensor | None, downx: int, downy: int) -> Sides:
     """Padding after which a ``down``-th of the size is left."""
     fw, fh = filter_size(f)
-    return (fw - downx + 1) // 2, (fw - downx) // 2, (fh - downy + 1) // 2, (fh - downy) // 2
+    return Sides((fw - downx + 1) // 2, (fw - downx) // 2, (fh - downy + 1) // 2, (fh - downy) // 2)
 
 
 def add(a: Sides, b: Sides) -> Sides:
     """Return the sums side by side."""
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+    return Sides(*(i + j for i, j in zip(a, b, strict=True)))
 
 
 def pair(op: str, name: str, value: Numbers) -> tuple[int, int]:
@@ -148,8 +157,7 @@ def sides(op: str, padding: Numbers) -> Sides:
     values = _integers(padding)
     if len(values) not in (1, 2, 4):
         raise ValueError(f"{op}: padding must be 1, 2 or 4 integers, got {padding}")
-    left, right, top, bottom = values if len(values) == 4 else (values[0], values[0], values[-1], values[-1])
-    return left, right, top, bottom
+    return Sides(*(values if len(values) == 4 else (values[0], values[0], values[-1], values[-1])))
 
 
 def filter_size(f: Tensor | None) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmif.config import EncoderConfig
 from mmif.ops import acb_fusion, acb_fusion_code
+from mmif.ops._common import wide_dtype
 
 SLOPE = 0.2  # of the leaky ReLU behind a bottleneck
 
@@ -35,7 +36,7 @@ class _Post(nn.Module):
             return {}
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        wide = torch.promote_types(norm.running_var.dtype, torch.float32)  # the shift is a difference
+        wide = wide_dtype(norm.running_var)  # the shift is a difference
         mean, var, weight, bias = (t.to(wide) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
         scale = weight * torch.rsqrt(var + norm.eps)
         return {"scale": scale, "shift": bias - mean * scale, "slope": SLOPE}

@@ -142,11 +142,11 @@ class MutualDecoder(nn.Module):
                 h = self.attentions[r](h, aux, area_resize(given.hole, h.shape[2]))
             out.features.append(h)
             out.images.append(torch.tanh(self.heads[r](self._head_input(h))))
-        full = [
+        edge_full, seg_full = (
             None if branch is None or branch.project is None else branch.project(x, given.image)
             for branch, x in ((self.edge, edge), (self.seg, seg))
-        ]
-        return out._replace(edge_full=None if full[0] is None else torch.sigmoid(full[0]), seg_full=full[1])
+        )
+        return out._replace(edge_full=None if edge_full is None else torch.sigmoid(edge_full), seg_full=seg_full)
 
     def _branch(self, branch: AuxiliaryBranch | None, r: int, own: Tensor, before: Tensor, skip: Tensor) -> Tensor:
         if branch is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from mmif.model.layers import EqualLinear
 from mmif.model.synthesis import SynthesisBlock
 from mmif.model.synthesis_plan import SynthesisPlan
 from mmif.ops import fuses_epilogue
+from mmif.ops._common import autocast_dtype
 
 
 class MappingNetwork(nn.Module):
@@ -32,6 +33,11 @@ class MappingNetwork(nn.Module):
         return self.layers(z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8))
 
 
+class _Planned(NamedTuple):
+    key: object  # what the plan was made from
+    plan: SynthesisPlan
+
+
 class SynthesisNetwork(nn.Module):
     """``ws`` [N, L, w_dim] and RGB-branch features to an image [N, 3, s, s]; L = 2 log2(s) - 2."""
 
@@ -43,7 +49,7 @@ class SynthesisNetwork(nn.Module):
             SynthesisBlock(config.channels(max(r // 2, 4)), config.channels(r), w_dim, r, config)
             for r in config.resolutions
         )
-        self._plan: tuple[object, SynthesisPlan] | None = None
+        self._plan: _Planned | None = None
 
     @property
     def noise_sizes(self) -> list[int]:
@@ -80,29 +86,19 @@ class SynthesisNetwork(nn.Module):
 
     def plan(self) -> SynthesisPlan:
         """The fused form for inference, made anew when a parameter has changed."""
-        dtype = _inference_dtype(self.const)
+        dtype = autocast_dtype(self.const) or self.const.dtype
         key = (dtype, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()))
-        if self._plan is None or self._plan[0] != key:
+        if self._plan is None or self._plan.key != key:
             with torch.no_grad():
-                self._plan = (
-                    key,
-                    SynthesisPlan(
-                        cast("list[SynthesisBlock]", list(self.blocks)), self.const, self.config.conv_clamp, dtype
-                    ),
-                )
-        return self._plan[1]
+                blocks = cast("list[SynthesisBlock]", list(self.blocks))
+                self._plan = _Planned(key, SynthesisPlan(blocks, self.const, self.config.conv_clamp, dtype))
+        return self._plan.plan
 
     def _constant(self, ws: Tensor, feat: Tensor | None) -> Tensor:
         const = self.const.expand(ws.shape[0], -1, -1, -1)
         if feat is None:
             return const
         return feat if self.config.const_mode == "replace" else const + feat
-
-
-def _inference_dtype(const: Tensor) -> torch.dtype:
-    """The dtype of the convolutions: autocast's where it is on."""
-    device = const.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else const.dtype
 
 
 class Generator(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +51,15 @@ class SynthesisPlan:
     """What inference derives from the parameters of a ``SynthesisNetwork`` (all but ``add_at="pre_upconv"``)."""
 
     def __init__(self, blocks: Sequence[SynthesisBlock], const: Tensor, clamp: float, dtype: torch.dtype):
-        convs, conv_rows, self.to_rgbs, rgb_rows = _layers(blocks)
-        self.convs = [_prepare(layer, dtype) for layer in convs]
-        self.conv_affine = _affine([layer.affine for layer in convs], conv_rows)
+        layers = _layers(blocks)
+        self.convs = [_prepare(layer, dtype) for layer in layers.convs]
+        self.conv_affine = _affine([layer.affine for layer in layers.convs], layers.conv_rows)
+        self.to_rgbs = layers.to_rgbs
         self.rgb_affine = _affine(
-            [layer.affine for layer in self.to_rgbs], rgb_rows, [t.weight_scale for t in self.to_rgbs]
+            [layer.affine for layer in self.to_rgbs], layers.rgb_rows, [t.weight_scale for t in self.to_rgbs]
         )
         self.rgb_weights = [layer.weight.flatten(1).float() for layer in self.to_rgbs]
-        self.w2 = _padded([(layer.weight.float() * layer.weight_scale).square().sum((2, 3)) for layer in convs])
+        self.w2 = _padded([(layer.weight.float() * layer.weight_scale).square().sum((2, 3)) for layer in layers.convs])
         self.const = const[None].to(dtype)
         self.filter = setup_filter(RESAMPLE_TAPS).to(const.device)
         self.clamp = clamp
@@ -112,8 +114,16 @@ class SynthesisPlan:
         return F.conv2d(x, conv.weight, padding=1)
 
 
-def _layers(blocks: Sequence[SynthesisBlock]) -> tuple[list[SynthesisLayer], list[int], list[ToRGBLayer], list[int]]:
+class _Layers(NamedTuple):
     """All convolutions and toRGB layers with the rows of ws they read; toRGB shares the next convolution's row."""
+
+    convs: list[SynthesisLayer]
+    conv_rows: list[int]
+    to_rgbs: list[ToRGBLayer]
+    rgb_rows: list[int]
+
+
+def _layers(blocks: Sequence[SynthesisBlock]) -> _Layers:
     convs: list[SynthesisLayer] = []
     rows: list[int] = []
     rgb_rows: list[int] = []
@@ -122,7 +132,7 @@ def _layers(blocks: Sequence[SynthesisBlock]) -> tuple[list[SynthesisLayer], lis
             rows.append(len(convs))
             convs.append(layer)
         rgb_rows.append(len(convs))
-    return convs, rows, [block.torgb for block in blocks], rgb_rows
+    return _Layers(convs, rows, [block.torgb for block in blocks], rgb_rows)
 
 
 def _prepare(layer: SynthesisLayer, dtype: torch.dtype) -> Convolution:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from mmif.ops._common import in_own_dtype
+from mmif.ops._common import in_own_dtype, wide_dtype
 
 
 @in_own_dtype
@@ -102,7 +102,9 @@ def merge_patches(tokens: Tensor, p: int, size: tuple[int, int]) -> Tensor:
     return x.reshape(n, d // (p * p), h, w)
 
 
-def _heads(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int]):
+def _heads(
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, int]]:
     """Yield (q, k, v, gate, patch size) of every head."""
     heads = len(patch_sizes)
     gates = [None] * heads if gate is None else gate.split(1, dim=1)
@@ -111,7 +113,7 @@ def _heads(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, patch_sizes: Se
 
 def _scores(q: Tensor, k: Tensor, g: Tensor | None, p: int, mode: str) -> tuple[Tensor, Tensor | None]:
     """Scaled scores ``[N, L, L]`` and the gate per key ``[N, 1, L]`` or per pair, in float32 at least."""
-    acc = torch.float64 if q.dtype == torch.float64 else torch.float32
+    acc = wide_dtype(q)
     queries, keys = split_patches(q, p), split_patches(k, p)
     queries = queries / math.sqrt(queries.shape[2])  # before the product, which may leave the range of float16
     scores = (queries @ keys.transpose(1, 2)).to(acc)

@@ -26,6 +26,16 @@ def empty_like_format(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=format_of(x))
 
 
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """The dtype to compute in: float32, or float64 for a float64 ``x``."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def scale_channels(x: Tensor, factor: Tensor) -> Tensor:
+    """``x`` [N, C, H, W] times ``factor`` [N, C], in the dtype of ``x``."""
+    return x * factor.to(x.dtype)[:, :, None, None]
+
+
 def largest(x: Tensor, dim: int) -> Tensor:
     """The largest magnitude along ``dim``, which stays with one element; never zero, so that it can be divided by."""
     if x.shape[dim] == 0:  # no maximum of nothing
@@ -71,7 +81,7 @@ def in_own_dtype(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = args[0].device.type  # pyright: ignore[reportAttributeAccessIssue]
+        device = args[0].device.type  # pyright: ignore[reportAttributeAccessIssue] - P cannot say
         if not _autocasts(device):
             return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):

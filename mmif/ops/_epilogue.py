@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmif.ops._common import wide_dtype
 from mmif.ops.bias_act import ACTIVATIONS
 
 # What both schemas end with: the fields of Epilogue.
@@ -99,7 +100,7 @@ class Epilogue(NamedTuple):
             raise ValueError(f"{op}: a resample_filter must be given where something is filtered")
         n, c, height, width = y.shape[0], y.shape[1], y.shape[2] - int(blur), y.shape[3] - int(blur)
         noise_n = 1 if self.noise is not None and self.noise.shape[:1] == (1,) else n
-        small = arithmetic_dtype(y)
+        small = wide_dtype(y)
         expected = (
             ("demod", self.demod, (n, c), small),
             ("noise", self.noise, (noise_n, 1, height, width), small),
@@ -121,12 +122,7 @@ class Epilogue(NamedTuple):
         """Empty ``out`` of ``shape``, channels_last, and image, in the dtypes that belong to ``y``."""
         n, _, height, width = shape
         image_shape = (n, 3, height, width) if self.rgb_weight is not None else (0,)
-        image = y.new_empty(image_shape, dtype=arithmetic_dtype(y))
+        image = y.new_empty(image_shape, dtype=wide_dtype(y))
         if self.rgb_only:
             return y.new_empty(0), image
         return torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last), image
-
-
-def arithmetic_dtype(y: Tensor) -> torch.dtype:
-    """The dtype of the small tensors and of the image: float32, or float64 beside a float64 ``y``."""
-    return torch.promote_types(y.dtype, torch.float32)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif.ops import _triton
-from mmif.ops._common import in_own_dtype
+from mmif.ops._common import in_own_dtype, wide_dtype
 from mmif.ops.acb_paths import channels_last, empty_channels_last
 
 
@@ -44,7 +44,7 @@ def mean_of_conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 def _window_sums(x: Tensor) -> Tensor:
     """What each tap of a zero-padded 3x3 window sees in all: ``[N, H, W, C]`` to ``[N, 3, 3, C]``."""
-    acc = torch.promote_types(x.dtype, torch.float32)  # the sums leave the range of float16
+    acc = wide_dtype(x)  # the sums leave the range of float16
     rows = torch.stack([t.sum(1, dtype=acc) for t in (x[:, :-1], x, x[:, 1:])], dim=1)
     return torch.stack([rows[:, :, :-1].sum(2), rows.sum(2), rows[:, :, 1:].sum(2)], dim=2)
 
@@ -126,7 +126,7 @@ def _sparse_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same from the window sums and the neighbours of the maxima alone."""
     n, r, c, h, w = paths.shape
-    acc = torch.promote_types(paths.dtype, torch.float32)
+    acc = wide_dtype(paths)
     rows = weight.to(acc).permute(0, 2, 3, 1)
     everywhere, peak = dmean.to(acc) / (h * w), dpeak.to(acc)
     dgates, dweight_gates = _sparse_conv3x3_bwd(everywhere, peak, where, gates.movedim(1, -1).to(acc), rows[..., c:])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmif.ops import _triton, dispatch
-from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
+from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype, wide_dtype
 
 MAX_SAMPLE = 2**24  # elements; a kernel keeps the statistics of all chunks of a sample in one block
 
@@ -58,7 +58,7 @@ def adaptive_norm(
 def adaptive_norm_ref(x: Tensor, gamma: Tensor, beta: Tensor, shift: Tensor | None, eps: float) -> Tensor:
     """Plain PyTorch, differentiable. Same arguments as ``mmif::adaptive_norm``, and its first output."""
     # Not F.group_norm: it refuses a sample of one value.
-    return _modulate(torch.group_norm(_wide(x), 1, None, None, eps), gamma, beta, shift)
+    return _modulate(torch.group_norm(x.to(wide_dtype(x)), 1, None, None, eps), gamma, beta, shift)
 
 
 @in_own_dtype
@@ -67,7 +67,7 @@ def adaptive_norm_saved_ref(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All outputs of ``mmif::adaptive_norm``: the result, and what backward needs, mean and 1 / deviation ``[N]``."""
     (n, c), pixels = x.shape[:2], math.prod(x.shape[2:])
-    normed, mean, rstd = torch.native_group_norm(_wide(x).contiguous(), None, None, n, c, pixels, 1, eps)
+    normed, mean, rstd = torch.native_group_norm(x.to(wide_dtype(x)).contiguous(), None, None, n, c, pixels, 1, eps)
     return _modulate(normed, gamma, beta, shift), mean.detach().squeeze(1), rstd.detach().squeeze(1)
 
 
@@ -80,16 +80,12 @@ def adaptive_norm_bwd_ref(dy: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, rs
     """Gradients with respect to x and gamma; those of the offsets are ``dy``."""
     column = (-1, *[1] * (x.ndim - 1))
     mean, rstd = mean.view(column), rstd.view(column)
-    normed, wide_dy = (_wide(x) - mean) * rstd, _wide(dy)
+    normed, wide_dy = (x.to(wide_dtype(x)) - mean) * rstd, dy.to(wide_dtype(dy))
     g = wide_dy * gamma
     rest = list(range(1, x.ndim))
     along = (g * normed).mean(rest, keepdim=True)
     dx = rstd * (g - g.mean(rest, keepdim=True) - normed * along)
     return dx.to(x.dtype), (wide_dy * normed).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check(x: Tensor, gamma: Tensor, beta: Tensor, shift: Tensor | None, eps: float) -> None:
@@ -123,7 +119,7 @@ def _adaptive_norm(
 
 @_adaptive_norm.register_fake
 def _fake(x, gamma, beta, shift, eps, backend="reference") -> tuple[Tensor, Tensor, Tensor]:
-    statistic = x.new_empty(x.shape[:1], dtype=torch.promote_types(x.dtype, torch.float32))
+    statistic = x.new_empty(x.shape[:1], dtype=wide_dtype(x))
     return empty_like_format(x, x.shape), statistic, torch.empty_like(statistic)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmif.ops import _epilogue, _extension, dispatch
-from mmif.ops._common import in_own_dtype
+from mmif.ops._common import in_own_dtype, scale_channels, wide_dtype
 from mmif.ops._epilogue import Epilogue, ToRGB
 from mmif.ops.bias_act import bias_act_ref
 from mmif.ops.upfirdn2d import upfirdn2d_ref
@@ -96,17 +96,17 @@ def fuses_epilogue(*tensors: Tensor) -> bool:
 @in_own_dtype
 def conv_epilogue_ref(y: Tensor, blur: bool, *epilogue: Any) -> tuple[Tensor, Tensor]:
     """Plain PyTorch. Same arguments as ``mmif::conv_epilogue``: ``epilogue`` holds the fields of :class:`Epilogue`."""
-    e, small = Epilogue(*epilogue), _epilogue.arithmetic_dtype(y)
+    e, small = Epilogue(*epilogue), wide_dtype(y)
     if blur:
         assert e.f is not None  # checked by the public function
         y = upfirdn2d_ref(y, e.f, (1, 1, 1, 1), BLUR_PADDING, False, 4.0)
     if e.demod is not None:
-        y = y * e.demod.to(y.dtype)[:, :, None, None]
+        y = scale_channels(y, e.demod)
     if e.noise is not None and e.strength is not None:
         y = y + (e.noise * e.strength).to(y.dtype)
     a = bias_act_ref(y, None if e.bias is None else e.bias.to(y.dtype), 1, e.act, e.alpha, e.gain, e.clamp)
     a = a if e.skip is None else a + e.skip
-    out = a if e.next_styles is None else a * e.next_styles.to(a.dtype)[:, :, None, None]
+    out = a if e.next_styles is None else scale_channels(a, e.next_styles)
     if e.rgb_weight is None or e.rgb_styles is None:
         return out, y.new_empty(0, dtype=small)
     weight = (e.rgb_styles[:, None] * e.rgb_weight).to(a.dtype)  # [N, 3, C]

@@ -197,17 +197,16 @@ def _tell_once(op: str, message: str) -> None:
         logger.info(message)
 
 
-def _check_name(backend: str) -> None:
-    if backend not in (*OP_BACKENDS, "auto"):
-        raise ValueError(f"backend must be one of auto, {', '.join(OP_BACKENDS)}; got {backend!r}")
+def _check_name(backend: str, known: tuple[str, ...] = ("auto", *OP_BACKENDS)) -> None:
+    if backend not in known:
+        raise ValueError(f"backend must be one of {', '.join(known)}; got {backend!r}")
 
 
 def why_not(name: str) -> str | None:
     """None if the op backend ``name`` is usable here, else the reason a person can act on."""
     if name == "reference":
         return None
-    if name not in OP_BACKENDS:
-        raise ValueError(f"a backend must be one of {', '.join(OP_BACKENDS)}, got {name!r}")
+    _check_name(name, OP_BACKENDS)
     if not any(backend == name for _, backend in _bodies):
         return _absent.get(name, f"this version of mmif ships no {name} kernels")
     runs_on_cpu = name == "cpu" or (name == "triton" and _interpreted)

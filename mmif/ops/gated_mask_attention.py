@@ -30,7 +30,7 @@ from mmif.ops._attention_ref import (
     gated_mask_attention_ref,
     gated_mask_attention_saved_ref,
 )
-from mmif.ops._common import empty_like_format, to_autocast
+from mmif.ops._common import empty_like_format, to_autocast, wide_dtype
 
 MODES = ("post", "logit", "value", "log", "none", "map")
 # What the kernels take: heads of few features stream any number of tokens, wide ones keep a row of scores on chip.
@@ -175,7 +175,7 @@ def _gated_mask_attention(
 @_gated_mask_attention.register_fake
 def _fake(q, k, v, gate, residual, patch_sizes, mode, backend="reference") -> tuple[Tensor, Tensor]:
     n, _, h, w = q.shape
-    dtype = torch.promote_types(q.dtype, torch.float32)
+    dtype = wide_dtype(q)
     rows = 2 if mode == "log" else 1
     return _dense_like(q), q.new_empty((n, rows, sum(_tokens(h, w, patch_sizes))), dtype=dtype)
 
@@ -199,15 +199,15 @@ def _gated_mask_attention_bwd(
     else:  # the reference forms the weights again, it needs neither y nor stats
         grads = gated_mask_attention_bwd_ref(dy, q, k, v, gate, patch_sizes, mode)
     like = (q, k, v, gate if gate is not None else q.new_empty(0))
-    return tuple(_laid_out(g, t) for g, t in zip(grads, like, strict=True))  # pyright: ignore[reportReturnType]
+    dq, dk, dv, dgate = (_laid_out(g, t) for g, t in zip(grads, like, strict=True))
+    return dq, dk, dv, dgate
 
 
 @_gated_mask_attention_bwd.register_fake
 def _bwd_fake(
     dy, y, stats, q, k, v, gate, patch_sizes, mode, backend="reference"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    like = (q, k, v, gate if gate is not None else q.new_empty(0))
-    return tuple(_dense_like(t) for t in like)  # pyright: ignore[reportReturnType]
+    return _dense_like(q), _dense_like(k), _dense_like(v), q.new_empty(0) if gate is None else _dense_like(gate)
 
 
 def _dense_like(t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmif.ops import _triton, dispatch
-from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype
+from mmif.ops._common import autocast_dtype, dense, empty_like_format, in_own_dtype, wide_dtype
 
 
 def gated_residual(z: Tensor, body: Tensor, gate: Tensor, *, backend: str | None = None) -> Tensor:
@@ -45,7 +45,7 @@ def gated_residual_ref(z: Tensor, body: Tensor, gate: Tensor) -> Tensor:
 @in_own_dtype
 def gated_residual_bwd_ref(dy: Tensor, body: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients with respect to body and gate; that of z is ``dy``."""
-    wide_dy, wide_body, wide_gate = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (dy, body, gate))
+    wide_dy, wide_body, wide_gate = (t.to(wide_dtype(t)) for t in (dy, body, gate))
     opening = torch.sigmoid(wide_gate)
     dbody = wide_dy * opening
     return dbody.to(body.dtype), (dbody * wide_body * (1 - opening)).to(gate.dtype)

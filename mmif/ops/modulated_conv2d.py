@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmif.ops import _extension, dispatch
-from mmif.ops._common import empty_like_format, format_of, in_own_dtype, largest, to_autocast
+from mmif.ops._common import empty_like_format, format_of, in_own_dtype, largest, scale_channels, to_autocast
 from mmif.ops.conv_epilogue import BLUR_PADDING, conv_epilogue
+from mmif.ops.demodulate import EPS
 from mmif.ops.upfirdn2d import upfirdn2d_ref
-
-EPS = 1e-8
 
 
 def modulated_conv2d(
@@ -68,8 +67,8 @@ def modulated_conv2d_ref(
 ) -> Tensor:
     """Plain PyTorch, differentiable to any order. Same arguments as ``mmif::modulated_conv2d``."""
     styles = _prepare_styles(styles, x.dtype, demodulate)
-    y = _shared_conv(_scale(x, styles), weight, f, up)
-    return _scale(y, demodulation_ref(weight, styles)) if demodulate else y
+    y = _shared_conv(scale_channels(x, styles), weight, f, up)
+    return scale_channels(y, demodulation_ref(weight, styles)) if demodulate else y
 
 
 @in_own_dtype
@@ -87,10 +86,6 @@ def _prepare_styles(styles: Tensor, dtype: torch.dtype, demodulate: bool) -> Ten
         return styles
     # A constant per sample cancels in the demodulation: keep x * styles inside the range of float16.
     return styles / largest(styles, 1)
-
-
-def _scale(x: Tensor, factor: Tensor) -> Tensor:
-    return x * factor.to(x.dtype)[:, :, None, None]
 
 
 def _shared_conv(x: Tensor, weight: Tensor, f: Tensor | None, up: int) -> Tensor:
@@ -150,9 +145,7 @@ def _fake(x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, 
 
 @_modulated_conv2d.register_kernel("cuda")
 @in_own_dtype
-def modulated_conv2d_fused(
-    x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool
-) -> Tensor:
+def _cuda_body(x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool) -> Tensor:
     """The same on a device: the library's convolution between two fused scalings, the filter inside the second."""
     memory_format = format_of(x)
     styles = _prepare_styles(styles, x.dtype, demodulate)
@@ -171,7 +164,7 @@ def modulated_conv2d_fused(
 
 
 def _fused_scale(x: Tensor, factor: Tensor) -> Tensor:
-    return conv_epilogue(x, next_styles=factor)[0] if _takes_vectors(x) else _scale(x, factor)
+    return conv_epilogue(x, next_styles=factor)[0] if _takes_vectors(x) else scale_channels(x, factor)
 
 
 def _takes_vectors(x: Tensor) -> bool:
@@ -188,10 +181,10 @@ def _backward(ctx, dy: Tensor):
     x, weight, styles, f, y = ctx.saved_tensors
     s = _prepare_styles(styles, x.dtype, ctx.demodulate)
     d = demodulation_ref(weight, s) if ctx.demodulate else None
-    dz = dy if d is None else _scale(dy, d)
-    xs = _scale(x, s)
+    dz = dy if d is None else scale_channels(dy, d)
+    xs = scale_channels(x, s)
     dxs, dweight = _conv_backward(dz, xs, weight, f, ctx.up)
-    dx = _scale(dxs, s)
+    dx = scale_channels(dxs, s)
     ds = (dxs * x).sum((2, 3), dtype=s.dtype)
     if d is not None:
         # d = (s^2 W2^T + eps)^-1/2; sum_hw dy z = sum_hw dy y / d, so that the convolution is not repeated.
@@ -229,4 +222,5 @@ def _styles_backward(ds: Tensor, styles: Tensor, dtype: torch.dtype, demodulate:
 
 
 _modulated_conv2d.register_autograd(_backward, setup_context=_setup_context)
+# csrc has no file of this name: the body above is made of the library's convolution and of ops that have one.
 _extension.announce("modulated_conv2d", "cuda")

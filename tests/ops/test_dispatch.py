@@ -135,7 +135,7 @@ def test_unknown_names(bodies):
         pass
     with pytest.raises(ValueError, match=known):
         bodies("cudnn")
-    with pytest.raises(ValueError, match="a backend must be one of cuda, triton, cpu, reference, got 'cudnn'"):
+    with pytest.raises(ValueError, match="backend must be one of cuda, triton, cpu, reference; got 'cudnn'"):
         dispatch.why_not("cudnn")
 
 
