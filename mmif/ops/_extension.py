@@ -73,6 +73,6 @@ def _missing(reason: str, *names: str) -> None:
 def _supports(body: Announced, *tensors: Tensor | None) -> str | None:
     reason = body.limits(*tensors) if body.limits else None
     elsewhere = next((t.device for t in tensors if t is not None and t.device.type != body.backend), None)
-    return reason or (
-        None if elsewhere is None else f"this backend needs tensors on {body.backend}; one is on {elsewhere}"
-    )
+    if reason is None and elsewhere is not None:
+        reason = f"this backend needs tensors on {body.backend}; one is on {elsewhere}"
+    return reason

@@ -49,7 +49,7 @@ def _supports(limits: Callable[..., str | None] | None, *tensors: Tensor | None,
     if any(t.device != device for t in given):
         return f"tensors must share a device, got {', '.join(sorted({str(t.device) for t in given}))}"
     if device.type != "cuda" and not dispatch.interpreted():
-        return f"a tensor is on {device}"
+        return f"this backend needs tensors on cuda; one is on {device}"
     other = [t.dtype for t in given if t.is_floating_point() and t.dtype not in DTYPES]
     if other:
         return f"tensors must be float16, bfloat16 or float32, got {other[0]}"

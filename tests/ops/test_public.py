@@ -1,10 +1,13 @@
 """The public functions in whole graphs: under torch.compile, and exported without a node of our own."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from mmif import ops
+from mmif.ops import selftest
 
 FIR = ops.setup_filter([1, 3, 3, 1])
 
@@ -73,3 +76,11 @@ def test_an_exported_graph_holds_standard_operators_only(registered, strict):
     assert not nodes_of_ours(program.graph)
     args = inputs(3)
     torch.testing.assert_close(program.module()(*args), model(*args), rtol=1e-4, atol=1e-4)
+
+
+def test_every_op_has_an_example_that_mmif_doctor_runs():
+    serving, problems = selftest.run("cpu")
+    functions = {name: getattr(ops, name) for name in ops.__all__}
+    dispatched = {name for name, op in functions.items() if "backend" in inspect.signature(op).parameters}
+    assert serving.keys() == dispatched
+    assert problems == []
