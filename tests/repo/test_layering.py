@@ -14,6 +14,12 @@ from imports import MODULES, ROOT, RULES, imported, name_parts, python_files
 BASE = {"torch", "numpy", "PIL", "safetensors", "jsonargparse", "tqdm", "mmif", *sys.stdlib_module_names}
 
 
+def module_and_package(path: Path) -> tuple[str, str]:
+    """The module's name below mmif, a package's without ``__init__``, and the package that it lies in."""
+    parts = name_parts(path)
+    return ".".join(parts[1:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts[1:]), ".".join(parts[:-1])
+
+
 def below(name: str, parents: Iterable[str]) -> bool:
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
@@ -35,9 +41,7 @@ def violations(module: str, names: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_module_imports_only_what_its_layer_may(path: Path):
-    parts = name_parts(path)
-    package = ".".join(parts[:-1])
-    module = ".".join(parts[1:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts[1:])
+    module, package = module_and_package(path)
     assert violations(module, imported(path, package)) == []
 
 
@@ -47,6 +51,29 @@ def test_optional_packages_are_imported_inside_functions(path: Path):
     at_import = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
     at_import |= {node.module or "" for node in body if isinstance(node, ast.ImportFrom) and not node.level}
     assert {name.split(".")[0] for name in at_import} <= BASE
+
+
+def imports_of(room: str) -> set[str]:
+    """Whatever the room's modules import."""
+    modules = [(path, *module_and_package(path)) for path in MODULES]
+    return set().union(*(imported(path, package) for path, module, package in modules if module.split(".")[0] == room))
+
+
+def unused(room: str, names: set[str]) -> list[str]:
+    """What the room's row grants beyond ``names``, all that it imports."""
+    ours, _, outside = RULES[room]
+    used = {name for name in outside if any(below(module, [name]) for module in names)}
+    used |= {name for name in ours if any(below(module, [f"mmif.{name}"]) for module in names)}
+    return sorted((ours | outside) - used)
+
+
+@pytest.mark.parametrize("room", RULES)
+def test_a_row_grants_only_what_is_used(room: str):
+    assert unused(room, imports_of(room)) == []
+
+
+def test_the_checker_finds_a_right_that_nobody_uses():
+    assert unused("compat", {"torch", "mmif.opsidian"}) == ["ops"]
 
 
 def test_a_row_names_only_what_stands_above_it():
