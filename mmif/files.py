@@ -102,7 +102,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse strict JSON; ValueError for whatever is none, NaN, Infinity and bottomless nesting included."""
+    """Parse strict JSON; ValueError for whatever is not, NaN, Infinity and bottomless nesting included."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
@@ -110,7 +110,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 @contextmanager

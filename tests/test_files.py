@@ -308,8 +308,8 @@ def test_json_is_read_strictly_and_within_bounds(tmp_path: Path, monkeypatch: py
     assert read_json(path) == {"a": [1, "ü"]}
     for content, why in (
         (b"{", "Expecting property name"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b"[-Infinity]", "-Infinity is no JSON number"),
+        (b'{"a": NaN}', "NaN is not valid JSON"),
+        (b"[-Infinity]", "-Infinity is not valid JSON"),
         (b"[" * 100_000, "it is nested too deeply"),
         (b'{"a":' * 100_000, "it is nested too deeply"),
         (b'"\xff"', "can't decode byte 0xff"),

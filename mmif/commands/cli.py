@@ -94,7 +94,7 @@ def line(error: BaseException) -> str | None:
             return text
         # On a CPU torch has no class of its own for it.
         lacks_memory = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in text
-    return f"out of memory: take a smaller model, photograph or batch ({text})" if lacks_memory else None
+    return f"out of memory: use a smaller model, photograph or batch ({text})" if lacks_memory else None
 
 
 def deliver(data: bytes) -> None:

@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, output: str) -> Run:
 
     photographs, mask = (args.paths, None) if args.boxes else (args.paths[:-1], args.paths[-1])
     if not photographs:
-        raise ValueError(f"a photograph needs a mask, and {mask} came alone; name its mask, or pass --box X,Y,W,H")
+        raise ValueError(f"no mask for {mask}; name one, or pass --box X,Y,W,H")
     fields = ("boxes", "recursive", "invert_mask", "grow_mask", "num_samples", "quality", "extras", "overwrite")
     guidance = {name: getattr(args, name) for name in ("segmentation", "segmentation_mask", "edge", "edge_mask")}
     return Run(

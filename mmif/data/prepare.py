@@ -46,7 +46,7 @@ def prepare(
         source: folder of the collection.
         out: new or empty folder, or the one of an interrupted run with the same settings.
         settings: what to make.
-        weights: MobileNetV2 weights for ``seg="kmeans"``, see :func:`mmif.backbones.mobilenet.find_weights`.
+        weights: MobileNetV2 weights for ``seg="kmeans"``, see :func:`mmif.backbones.weights.find_weights`.
         workers: processes, each with one thread.
         progress: draw progress bars on stderr.
 

@@ -35,8 +35,8 @@ def share_out(work: Callable[..., T], items: Iterable[tuple[Any, ...]], workers:
                 done(future.result())
         except BrokenProcessPool:
             raise ChildProcessError(
-                "every worker process must live until its work is done, and one was ended from outside, probably for "
-                "want of memory; what is written is whole: run the same command again with fewer --workers"
+                "a worker was killed, probably for lack of memory; what is written is whole: "
+                "run the same command again with fewer --workers"
             ) from None
 
 

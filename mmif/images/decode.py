@@ -93,8 +93,10 @@ def opened(source: Source) -> Iterator[Image.Image]:
     name = name_of(source, "the file")
     if isinstance(source, (str, os.PathLike)):
         if not Path(source).is_file():
-            came = "it is a folder" if Path(source).is_dir() else "none is there"
-            raise ValueError(f"an image file must exist at {name}; {came}")
+            folder = Path(source).is_dir()
+            raise ValueError(
+                f"{name} is a folder; name an image file" if folder else f"no image file at {name}; check the path"
+            )
         # A file that Pillow knows by name it maps into memory, and swaps the sides of some TIFF files when it does.
         with open(source, "rb") as file, opened(file) as image:
             yield image
@@ -106,7 +108,7 @@ def opened(source: Source) -> Iterator[Image.Image]:
     if image is None:
         if heif and not heif_is_readable():
             raise ValueError(f"{name}: {NO_HEIF}")
-        raise ValueError(f"{name}: must be an image ({', '.join(FORMATS)}); its content is none")
+        raise ValueError(f"{name}: not an image that can be read here ({', '.join(FORMATS)})")
     with image:
         check_bounds(*image.size, name)
         yield image

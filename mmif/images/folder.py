@@ -42,7 +42,9 @@ def look_into(folder: Path, recursive: bool = False) -> Folder:
         ValueError: there is no such folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"a folder must exist at {folder}; {'it is a file' if folder.exists() else 'none is there'}")
+        raise ValueError(
+            f"{folder} is a file; give a folder" if folder.exists() else f"no folder at {folder}; check the path"
+        )
     pictures, skipped = [], {}
     unread: list[OSError] = []
     for path in sorted(_visible(folder, recursive, unread)):

@@ -141,7 +141,7 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
     if (across, down) in ((0.0, 0.0), (1.0, 1.0)):  # what Pillow says where a file says nothing
         return None
     if not (math.isfinite(across * down) and 1 <= min(across, down) and max(across, down) <= 65535):
-        raise ValueError(f"{across} x {down} dpi is no resolution")
+        raise ValueError(f"{across} x {down} dpi is not a usable resolution")
     return across, down
 
 

@@ -87,9 +87,8 @@ def find_photographs(
         if name in photos:
             raise ValueError(f"{photos[name]} and {file} would make one result; rename one")
         if not file.is_file():
-            raise ValueError(
-                f"a photograph must exist at {file}; {'it is a folder' if file.exists() else 'none is there'}"
-            )
+            what = f"{file} is a folder; name it alone" if file.is_dir() else f"no photograph at {file}; check the path"
+            raise ValueError(what)
         photos[name] = file
     if not photos:
         raise ValueError(

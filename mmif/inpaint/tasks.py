@@ -129,7 +129,7 @@ def plan(run: Run) -> list[Task]:
     else:
         (image,) = run.photographs
         if image != STREAM and not image.exists():
-            raise ValueError(f"a photograph or a folder of them must exist at {image}; none is there")
+            raise ValueError(f"no photograph or folder at {image}; check the path")
         photos, found = Photographs({image.stem: image}), [_Filled(image, run.mask, _output(run, image))]
     guidance = _guidance(run, photos)
     tasks = [_task(run, one, {name: files.get(one.image) for name, files in guidance.items()}) for one in found]

@@ -111,8 +111,8 @@ def check_finite(step: int, values: Mapping[str, Tensor]) -> None:
     bad = [key for key, value in values.items() if not value.isfinite()]
     if bad:
         raise ValueError(
-            f"the losses must stay finite, at step {step} {', '.join(bad)} did not; the last snapshot is whole: "
-            f"start a new run with a lower --lr"
+            f"{'loss' if len(bad) == 1 else 'losses'} {', '.join(bad)} became NaN or infinite at step {step}; "
+            "the last snapshot is whole: start a new run with a lower --lr"
         )
 
 

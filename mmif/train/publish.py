@@ -39,7 +39,7 @@ def publish(options: PublishConfig) -> None:
     if too_large:
         raise ValueError(f"weights must fit into float16, {len(too_large)} tensors do not (first: {too_large[0]})")
     lines = log.read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1]) if lines else {}  # a run shorter than --log_every
+    last = json.loads(lines[-1]) if lines else {}  # a run shorter than --log-every
     extra = {"stage": info["stage"], "step": info["step"], "hours": info["hours"], "last_losses": last}
     file = checkpoint.save(model, options.out, config=model.config, extra=extra, dtype=torch.float16)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {info['step']}, {info['hours']:.2f} hours")

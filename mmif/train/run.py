@@ -88,8 +88,8 @@ class Run:
         changed = {k: [before.get(k), v] for k, v in now.items() if k not in may_change and before.get(k) != v}
         if changed and not self.options.change_options:
             raise ValueError(
-                f"{self.folder} holds a run with other options ({', '.join(sorted(changed))} differ); give the same "
-                f"options to go on, --change-options to go on with these, or another --out to start anew"
+                f"these options differ from those of the run in {self.folder}: {', '.join(sorted(changed))}; give the "
+                "same options to go on, --change-options to go on with these, or another --out to start anew"
             )
         return changed
 

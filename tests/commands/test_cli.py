@@ -58,7 +58,7 @@ def test_too_little_memory_is_one_line(capsys, body):
         run(body)
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("mmif-x: error: out of memory: take a smaller model, photograph or batch (")
+    assert error.startswith("mmif-x: error: out of memory: use a smaller model, photograph or batch (")
     assert error.count("\n") == 1
 
 

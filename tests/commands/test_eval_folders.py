@@ -256,7 +256,7 @@ def test_masks_of_one_bit_and_folders_named_like_pictures(folders: Folders, caps
         (lambda f: Image.new("RGB", (9, 9)).save(f["candidate"] / "a.png"), "are results of one photograph"),
         (lambda f: (f["candidate"] / "a.bmp").write_bytes(b"BM"), "a.bmp"),
         (lambda f: [path.unlink() for path in f["reference"].iterdir()], "no photographs in"),
-        (lambda f: f["masks"].rename(f["masks"].with_name("moved")), "masks; none is there"),
+        (lambda f: f["masks"].rename(f["masks"].with_name("moved")), "masks; check the path"),
         (lambda f: f["candidate"].rename(f["masks"].with_name("moved")), "candidate is not there"),
         (lambda f: (shutil.rmtree(f["reference"]), f["reference"].touch()), "reference is a file"),
     ],

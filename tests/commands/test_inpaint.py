@@ -121,7 +121,7 @@ def test_boxes_in_place_of_a_mask(model, capsys):
     assert "a box must lie inside the photograph, 40 x 30" in fails(
         capsys, "a.png", "--box", "30,0,20,5", "-o", "b.png"
     )
-    assert "a photograph needs a mask, and a.png came alone" in fails(capsys, "a.png", "-o", "new.png")
+    assert "no mask for a.png; name one, or pass --box" in fails(capsys, "a.png", "-o", "new.png")
 
 
 def test_a_mask_is_grown(model):
@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_before_the_network_is_loaded(model, monkeypatch, 
     photo("a.png"), mask("small.png", (20, 30)), Path("text.png").write_text("no image")
     monkeypatch.setattr(Inpainter, "from_pretrained", too_early)
     assert "the mask must have the size" in fails(capsys, "a.png", "small.png", "-o", "out.png")
-    assert "text.png: must be an image" in fails(capsys, "a.png", "text.png", "-o", "out.png")
+    assert "text.png: not an image" in fails(capsys, "a.png", "text.png", "-o", "out.png")
     assert "a box must lie inside" in fails(capsys, "a.png", "--box", "0,0,99,9", "-o", "out.png")
     assert "--batch must be >= 1" in fails(capsys, "a.png", "small.png", "-o", "out.png", "--batch", "0")
 
@@ -237,11 +237,11 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("no.png", "m.png"), "none is there"),
-        (("a.png", "no.png"), "none is there"),
+        (("no.png", "m.png"), "check the path"),
+        (("a.png", "no.png"), "check the path"),
         (("broken.png", "m.png"), "broken.png: must be a whole image file"),
-        (("text.png", "m.png"), "text.png: must be an image"),
-        (("a.png", "text.png"), "text.png: must be an image"),
+        (("text.png", "m.png"), "text.png: not an image"),
+        (("a.png", "text.png"), "text.png: not an image"),
         (("a.png", "small.png"), "a.png: the mask must have the size of the photograph, 40 x 30; it has 20 x 30"),
         (("a.png", "m.png", "--edge", "small.png"), "the edge map must have the size"),
         (("a.png", "m.png", "--segmentation", "small.png"), "the segmentation must have the size"),
@@ -270,7 +270,7 @@ def test_bad_input_is_one_line(model, capsys, argv, words):
 
 def test_a_mistyped_folder_is_said_to_be_missing(model, capsys):
     mask("m.png")
-    assert "must exist at nofolder; none is there" in fails(capsys, "nofolder", "m.png", "-o", "out")
+    assert "no photograph or folder at nofolder; check the path" in fails(capsys, "nofolder", "m.png", "-o", "out")
 
 
 def test_unknown_weights_are_one_line(capsys):
@@ -279,7 +279,7 @@ def test_unknown_weights_are_one_line(capsys):
 
 
 def test_debug_shows_the_traceback(model):
-    with pytest.raises(ValueError, match="none is there"):
+    with pytest.raises(ValueError, match="check the path"):
         run("no.png", "m.png", "-o", "out.png", "--debug")
 
 
@@ -475,8 +475,8 @@ def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys
     assert out.splitlines()[-1] == "3 of 9 written to out, 0 were there already"
     assert names() == ["a.png", "c.png", "i.png"]
     (line,) = (line for line in err.splitlines() if line.startswith("mmif-inpaint: error"))
-    assert "6 photographs could not be filled: in/b.png: must be an image" in line
-    assert "; in/g.png: must be an image" in line
+    assert "6 photographs could not be filled: in/b.png: not an image" in line
+    assert "; in/g.png: not an image" in line
     assert "in/h.png" not in line
     assert " and 1 more; fix or remove them, then run again with --skip-existing" in line
     for stem in "bdefgh":

@@ -49,7 +49,7 @@ def test_a_whole_manifest(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"size": float("inf")}, "Infinity is no JSON number"),
+        ({"size": float("inf")}, "Infinity is not valid JSON"),
         ({"size": 15}, "the manifest.size must be a whole number in 16..2048, got 15"),
         ({"size": 128.0}, "the manifest.size must be a whole number in 16..2048, got 128.0"),
         ({"size": "x"}, "the manifest.size must be a whole number in 16..2048, got 'x'"),

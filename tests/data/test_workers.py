@@ -28,7 +28,9 @@ def test_an_error_of_the_work_comes_through():
 
 
 def test_a_process_ended_from_outside_is_one_clear_error():
-    with pytest.raises(ChildProcessError, match=r"probably for want of memory; .* fewer --workers"):
+    with pytest.raises(
+        ChildProcessError, match=r"^a worker was killed, probably for lack of memory; .* fewer --workers"
+    ):
         share_out(os._exit, [(1,), (1,)], 2, lambda _: None)
 
 

@@ -84,9 +84,9 @@ def test_the_note_counts_and_names_five_of_each_reason(tmp_path):
 
 def test_a_folder_that_is_none(tmp_path):
     touch(tmp_path, "a.png")
-    with pytest.raises(ValueError, match=r"a folder must exist at .*no; none is there"):
+    with pytest.raises(ValueError, match=r"^no folder at .*no; check the path$"):
         look_into(tmp_path / "no")
-    with pytest.raises(ValueError, match=r"a folder must exist at .*a\.png; it is a file"):
+    with pytest.raises(ValueError, match=r"a\.png is a file; give a folder$"):
         look_into(tmp_path / "a.png")
 
 

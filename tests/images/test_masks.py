@@ -76,7 +76,7 @@ def test_unusable_masks(tmp_path):
     with pytest.raises(TypeError, match="complex"):
         to_binary(np.zeros((6, 9), complex), (9, 6))
     (tmp_path / "mask.png").write_bytes(b"no mask")
-    with pytest.raises(ValueError, match="must be an image"):
+    with pytest.raises(ValueError, match="not an image that can be read here"):
         to_binary(tmp_path / "mask.png", (9, 6))
 
 

@@ -443,7 +443,7 @@ def test_a_job_that_cannot_be_used_costs_no_other(pipe):
     jobs = [Job(RGB, HOLE, index=0), Job(RGB, HOLE.T), Job(RGB, HOLE, index=2), Job("absent.png", HOLE)]
     first, second, third, fourth = pipe.attempts(jobs)
     assert "the mask must have the size" in str(second)
-    assert "none is there" in str(fourth)
+    assert "no image file at absent.png" in str(fourth)
     assert not np.array_equal(pixels(first.image), pixels(third.image))
     results = pipe.batch(jobs)
     assert np.array_equal(pixels(next(results).image), pixels(first.image))
