@@ -1,8 +1,9 @@
 """What was measured, kept on disk: one JSON file for each device, its versions and the kernels' sources.
 
-The folder is ``MMIF_CACHE_DIR``, else ``mmif/tuned`` in the user's cache, else there is none. A file is read once in a
-process, lazily; it is written as a whole and merged with what other processes wrote meanwhile. Nothing here ever stops
-a computation: what cannot be read counts as empty, what cannot be written is kept in memory, and one warning says so.
+The folder is ``MMIF_CACHE_DIR``, else ``mmif`` / ``tuned`` in the user's cache, else there is none. A file is read once
+in a process, lazily; it is written as a whole and merged with what other processes wrote meanwhile. Nothing here ever
+stops a computation: what cannot be read counts as empty, what cannot be written is kept in memory, and one warning says
+so.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Whether the documents speak of things that exist."""
+"""Whether the documents, and the comments and docstrings of the code, speak of things that exist."""
 
 from __future__ import annotations
 
+import ast
+import io
 import re
 import shlex
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,11 @@ DOCUMENTS = [
 # Written when a decision was made, about what was there then; the links in them must lead somewhere all the same.
 HISTORY = {ROOT / "CHANGELOG.md", *(ROOT / "docs" / "adr").glob("*.md")}
 FOLDERS = ("mmif", "kernels", "csrc", "tests", "benchmarks", "examples", "docs", ".ci", ".github")
+
+CODE = [
+    *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".cpp", ".cu", ".h")),
+    *(ROOT / name for name in ("Makefile", "pyproject.toml", "setup.py")),
+]
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
@@ -48,7 +56,24 @@ def headings(text: str) -> set[str]:
 def paths(text: str) -> list[str]:
     """What stands in the text as a path from the repository's root; ``<op>`` and ``*`` stand for any name."""
     found = re.findall(rf"(?<![\w./<-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./<>*{{}},-]*[\w>*}}/]", text)
-    return [re.sub(r"<\w+>|\{[^}]*\}", "*", path) for path in found]
+    found = [re.sub(r"<\w+>|\{[^}]*\}", "*", path) for path in found]
+    return [re.sub(r"^(docs/adr/\d{4})$", r"\1-*", path) for path in found]
+
+
+def gone(text: str) -> list[str]:
+    return [path for path in paths(text) if not any(ROOT.glob(path.rstrip("/")))]
+
+
+def remarks(path: Path) -> str:
+    """The comments of a file, and a Python file's docstrings."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return "\n".join(re.findall(r"//.*|#.*", text))
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, owners)]
+    return "\n".join([*comments, *(ast.get_docstring(node) or "" for node in nodes)])
 
 
 @each_document
@@ -60,7 +85,12 @@ def test_relative_links_lead_somewhere(document: Path):
     "document", [path for path in DOCUMENTS if path not in HISTORY], ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_every_path_that_is_named_exists(document: Path):
-    assert [path for path in paths(document.read_text()) if not any(ROOT.glob(path.rstrip("/")))] == []
+    assert gone(document.read_text()) == []
+
+
+def test_every_path_that_the_code_remarks_on_exists():
+    found = {path.relative_to(ROOT).as_posix(): gone(remarks(path)) for path in CODE}
+    assert {name: paths for name, paths in found.items() if paths} == {}
 
 
 @each_document
@@ -68,8 +98,10 @@ def test_what_is_said_to_be_in_a_file_is_in_it(document: Path):
     """As in: `choose` of `mmif/ops/dispatch.py`."""
     if document in HISTORY:
         return
-    for name, path in re.findall(r"`(\w+)` of\s+`((?:mmif|kernels|tests)/[\w/]+\.py)`", document.read_text()):
-        assert re.search(rf"^ *(def|class) {name}\b|^{name}\b.*=", (ROOT / path).read_text(), re.MULTILINE), (
+    for name, path in re.findall(r"`(\w+)` of\s+`((?:mmif|kernels|csrc|tests)/[\w/]+\.\w+)`", document.read_text()):
+        assert re.search(
+            rf"^ *(def|class|struct) {name}\b|^(\w+ )?{name}\b.*[=(]", (ROOT / path).read_text(), re.MULTILINE
+        ), (
             name,
             path,
         )
@@ -79,7 +111,22 @@ def test_the_checker_finds_a_path_that_is_gone():
     text = "`mmif/ops/<op>.py`, `csrc/<op>.{h,cpp}`, (kernels/attention/fwd.py), mmif/image.py and `tests/gone/`."
     named = ["mmif/ops/*.py", "csrc/*.*", "kernels/attention/fwd.py", "mmif/image.py", "tests/gone/"]
     assert paths(text) == named
-    assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == ["mmif/image.py", "tests/gone/"]
+    assert gone(text) == ["mmif/image.py", "tests/gone/"]
+    assert gone("docs/adr/0012, docs/adr/9999") == ["docs/adr/9999-*"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", 'def f():\n    """Of mmif/gone.py."""'),
+        ("a.py", "x = 1  # as in mmif/gone.py"),
+        ("a.cu", "int x;  // for mmif/gone.py"),
+        ("Makefile", "# the remarks of mmif/gone.py"),
+    ],
+)
+def test_the_checker_finds_a_path_that_is_gone_in_a_remark(tmp_path: Path, name: str, text: str):
+    (tmp_path / name).write_text(text)
+    assert gone(remarks(tmp_path / name)) == ["mmif/gone.py"]
 
 
 def test_the_tables_that_contributors_are_sent_to_are_where_they_are_sent():
