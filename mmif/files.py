@@ -130,6 +130,11 @@ def some(names: Sequence[object], between: str = ", ") -> str:
     return between.join(map(str, names[:5])) + more
 
 
+def real(path: str | os.PathLike[str]) -> Path:
+    """The absolute path without links; a loop of links, of which ``Path.resolve`` makes an error, stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def check_writable(path: Path | None) -> None:
     """Check, before the work, that a file can be written at ``path``; None is never written.
 

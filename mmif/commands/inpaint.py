@@ -28,10 +28,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class _Parser(cli.Parser):
-    """Options may stand between the files: ``PHOTO -o OUT MASK``."""
+    """Options may stand between the files: ``PHOTO -o OUT MASK``. After ``--`` all are files."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return self.parse_intermixed_args(args, namespace)
+        words = list(args)
+        if "--" in words:  # which intermixed parsing drops, and then takes a file called -x for an option
+            end = words.index("--")
+            words[end:] = [
+                f"./{word}" if word.startswith("-") and word != _STREAM else word for word in words[end + 1 :]
+            ]
+        return self.parse_intermixed_args(words, namespace)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="PHOTO .. MASK",
         help="photographs, or one folder of them, or - (standard input); then their mask (white = hole), a folder of "
-        "masks, or one mask for all; no mask with --box",
+        "masks, or one mask for all; with --box one photograph or one folder, and no mask",
     )
     add("-o", "--output", required=True, metavar="OUT", help="file or folder to write, or - for PNG to standard output")
     add("--recursive", action="store_true", help="fill the photographs in folders of the folder, too")
@@ -139,7 +145,8 @@ def _fill_files(args: argparse.Namespace, output: str) -> None:
         failed = _write(zip(todo, results, strict=True), len(todo), run)
     if run.several:
         written, there = len(todo) - failed.count, len(tasks) - len(todo)
-        print(f"{written} of {len(tasks)} written to {output}, {there} were there already")
+        already = f", {there} {'was' if there == 1 else 'were'} there already" if run.skip_existing else ""
+        print(f"{written} of {len(tasks)} written to {output}{already}")
         failed.refuse()
     elif args.output != _STREAM:
         print(f"result {', '.join(map(cli.escaped, tasks[0].outputs))}" + ("" if todo else ": was there already"))

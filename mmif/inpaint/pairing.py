@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmif.files import some
+from mmif.files import real, some
 from mmif.images.folder import look_into
 
 _MASK = re.compile(r"(.+)_mask(\d*)")
@@ -37,7 +37,7 @@ class Photographs:
     def lie_in(self, folder: Path) -> bool:
         """Whether ``folder`` is one that the photographs come from."""
         folders = {self.root} if self.root else {file.parent for file in self.files.values()}
-        return folder.resolve() in {each.resolve() for each in folders}
+        return real(folder) in {real(each) for each in folders}
 
     def __str__(self) -> str:
         return str(self.root or "the list")
@@ -72,11 +72,11 @@ def find_photographs(
     """
     if isinstance(images, Path):
         root, named = images, _named(images, recursive)
-        inner = [path.resolve() for path in (masks, results) if path and images.resolve() in path.resolve().parents]
+        inner = [real(path) for path in (masks, results) if path and real(images) in real(path).parents]
     else:
         root, named = None, [(file.stem, file) for file in images]
-        inner = [masks.resolve()] if masks and masks.is_file() else []
-    named = [(name, file) for name, file in named if {file.resolve(), *file.resolve().parents}.isdisjoint(inner)]
+        inner = [real(masks)] if masks and masks.is_file() else []
+    named = [(name, file) for name, file in named if {real(file), *real(file).parents}.isdisjoint(inner)]
     beside = masks is not None and Photographs(dict(named), root).lie_in(masks)
     names = {name for name, _ in named}
     photos: dict[str, Path] = {}
@@ -111,12 +111,12 @@ def pair_masks(images: Path | Photographs, masks: Path) -> list[Pair]:
     files = photos.files
     if masks.is_file():
         return [Pair(image, masks, name) for name, image in files.items()]
-    beside, originals = photos.lie_in(masks), {file.resolve() for file in files.values()}
+    beside, originals = photos.lie_in(masks), {real(file) for file in files.values()}
     pairs: dict[str, Pair] = {}
     lonely = []
     for name, mask in photos.named(masks):
         match = _MASK.fullmatch(name)
-        if mask.resolve() in originals:
+        if real(mask) in originals:
             continue
         if match and match[1] in files:
             pair = Pair(files[match[1]], mask, name if match[2] else match[1])
@@ -184,7 +184,7 @@ def pair_guidance(source: Path | None, photos: Photographs, kind: str, *, maps: 
         return dict.fromkeys(photos.files.values(), source) if source else {}
     files = photos.named(source) if source.is_dir() else []
     called = [(name, file) for name, file in files if name.endswith(f"_{kind}")]
-    bare = not (called or photos.lie_in(source) or (maps and maps.resolve() == source.resolve()))
+    bare = not (called or photos.lie_in(source) or (maps and real(maps) == real(source)))
     wanted = {name if bare else f"{name}_{kind}": image for name, image in photos.files.items()}
     found: dict[Path, Path] = {}
     for name, file in files:

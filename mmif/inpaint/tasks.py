@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from mmif.files import some
+from mmif.files import real, some
+from mmif.images.holes import MAX_GROWTH
 from mmif.images.source import ImageLike
 from mmif.images.write import check_target, writable_suffix, write_image
 from mmif.inpaint.pairing import Photographs, find_photographs, pair_guidance, pair_masks
@@ -68,8 +70,16 @@ class Run:
         folder = len(self.photographs) == 1 and self.photographs[0].is_dir()
         if STREAM in self.photographs and (len(self.photographs) > 1 or self.mask == STREAM):
             raise ValueError("standard input is one file; - can stand for one photograph or one mask")
+        if self.boxes and len(self.photographs) > 1:  # the last one may be a mask
+            raise ValueError(
+                f"--box takes the place of a mask, and goes with one photograph or one folder; got "
+                f"{some(self.photographs)}; leave out the mask, or put the photographs into a folder"
+            )
+        if not self.output:
+            raise ValueError("--output must name a file or a folder; got an empty name")
         if self.recursive and not folder:
             raise ValueError("--recursive needs a folder of photographs; leave it out, or name a folder alone")
+        whole("--grow-mask", self.grow_mask, 0, MAX_GROWTH)
         whole("--num-samples", self.num_samples, 1, MAX_SAMPLES)
         if self.quality is not None:
             whole("--quality", self.quality, 1, 100)
@@ -78,6 +88,12 @@ class Run:
     def several(self) -> bool:
         """Whether photographs and masks are found by name, and results go to a folder."""
         return len(self.photographs) > 1 or self.photographs[0].is_dir() or bool(self.mask and self.mask.is_dir())
+
+
+class _Input(io.BytesIO):
+    """What standard input held."""
+
+    name = "standard input"
 
 
 class _Filled(NamedTuple):
@@ -102,7 +118,7 @@ class Task:
 
     def inputs(self) -> set[Path]:
         sources = (self.job.image, self.job.mask, *(getattr(self.job, name) for name in _GUIDANCE))
-        return {source.resolve() for source in sources if isinstance(source, Path)}
+        return {real(source) for source in sources if isinstance(source, Path)}
 
     def write(self, result: Result, run: Run) -> None:
         """Write what the task makes; with ``run.skip_existing`` not what is there, of a task that lacked others.
@@ -149,9 +165,9 @@ def to_do(tasks: Sequence[Task], run: Run) -> list[Task]:
     inputs = set().union(*(task.inputs() for task in tasks))
     for path in outputs:
         check_target(path)
-        if path.resolve() in inputs:
+        if real(path) in inputs:
             raise ValueError(f"{path} is an input and would be replaced; choose another --output")
-    existing = [path for path in outputs if path.exists()]
+    existing = [path for path in outputs if os.path.lexists(path)]  # a link that leads nowhere is somebody's, too
     if run.skip_existing:
         return [task for task in tasks if not all(path.exists() for path in task.outputs)]
     if existing and not run.overwrite:
@@ -169,7 +185,7 @@ def _several(run: Run) -> tuple[Photographs, list[_Filled]]:
     """The photographs of a run, and what comes of each."""
     folder = Path(run.output)
     if not folder.is_dir() and (folder.exists() or (folder.suffix and not run.output.endswith("/"))):
-        what = "is a file" if folder.exists() else "is named like one; end it with / if it is to be a folder"
+        what = "is a file" if folder.exists() else "is named like a picture; end it with / if it is to be a folder"
         raise ValueError(f"several results need a folder, and {run.output} {what}")
     first = run.photographs[0]
     images = first if first.is_dir() else run.photographs
@@ -221,14 +237,17 @@ def _source(path: Path) -> ImageLike:
         return path
     if sys.stdin is None:
         raise ValueError("standard input is closed; name a file in place of -")
-    return io.BytesIO(sys.stdin.buffer.read())
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise ValueError("standard input is empty; send it a picture, or name a file in place of -")
+    return _Input(data)
 
 
 def _check_roles(image: Path, files: Mapping[str, Path | None]) -> None:
     """A map serves as nothing else. Masks may be one file: what is a hole may be unknown to the guidance, too."""
     roles: dict[Path, str] = {}
     for role, file in files.items():
-        other = roles.setdefault(file.resolve(), role) if file else role
+        other = roles.setdefault(real(file), role) if file else role
         if other != role and not ("mask" in other and "mask" in role):
             raise ValueError(
                 f"{file} would be both the {other} and the {role} of {image}; put one elsewhere, or name them "

@@ -124,6 +124,36 @@ def test_boxes_in_place_of_a_mask(model, capsys):
     assert "no mask for a.png; name one, or pass --box" in fails(capsys, "a.png", "-o", "new.png")
 
 
+def test_a_mask_beside_a_box_is_never_filled_as_a_photograph(model, capsys):
+    photo("in/a.png"), photo("in/c.png"), mask("m.png")
+    words = "--box takes the place of a mask, and goes with one photograph or one folder; got in/a.png, m.png; leave"
+    assert words in fails(capsys, "in/a.png", "m.png", "--box", "1,1,3,3", "-o", "bx")
+    assert not Path("bx").exists()
+    run("in", "--box", "0,0,9,9", "-o", "boxed")
+    assert names("boxed") == ["a.png", "c.png"]
+
+
+def test_after_two_dashes_all_are_files(model, capsys):
+    photo("-oevil.png"), photo("a.png"), mask("--mask.png")
+    run("-o", "out/", "--box", "1,1,2,2", "--", "-oevil.png")
+    run("-o", "out/", "a.png", "--", "--mask.png")
+    assert names() == ["-oevil.png", "a.png"]
+    assert not Path("evil.png").exists()
+    assert "the following arguments are required: PHOTO" in fails(capsys, "-o", "out/", "--")
+
+
+def test_a_loop_of_links_is_one_line(model, capsys):
+    photo("in/a.png"), photo("in/b.png"), mask("m.png"), Path("out").mkdir()
+    for link in ("loop.png", "loop", "out/b.png", "in/c.png"):
+        Path(link).symlink_to(Path(link).name)
+    assert "loop.png exists already" in fails(capsys, "in/a.png", "m.png", "-o", "loop.png")
+    assert "no photograph or folder at loop.png" in fails(capsys, "loop.png", "m.png", "-o", "new.png")
+    assert "the output loop/x.png must be writable" in fails(capsys, "in/a.png", "m.png", "-o", "loop/x.png")
+    assert "out/b.png exists already" in fails(capsys, "in", "m.png", "-o", "out")
+    run("in", "m.png", "-o", "out", "--skip-existing")  # there is no result behind a loop
+    assert all(Path("out", name).is_file() for name in ("a.png", "b.png"))
+
+
 def test_a_mask_is_grown(model):
     rgb, hole = photo("a.png"), mask("m.png")
     run("a.png", "m.png", "-o", "out.png", "--grow-mask", "2")
@@ -163,6 +193,20 @@ def test_standard_input_and_output(model, monkeypatch, capsysbinary):
 
 
 @pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"junk", "standard input: not an image that can be read"),
+        (b"", "standard input is empty; send it a picture, or name a file"),
+    ],
+)
+def test_standard_input_is_called_so(model, monkeypatch, capsys, data, words):
+    photo("a.png"), mask("m.png")
+    for argv in (("-", "m.png"), ("a.png", "-")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        assert words in fails(capsys, *argv, "-o", "-")
+
+
+@pytest.mark.parametrize(
     ("argv", "words"),
     [
         (("-", "-", "-o", "x.png"), "standard input is one file"),
@@ -171,8 +215,13 @@ def test_standard_input_and_output(model, monkeypatch, capsysbinary):
         (("a.png", "m.png", "-o", "-", "--save-strip"), "standard output takes one picture"),
         (("in", "m.png", "-o", "-"), "standard output takes one picture"),
         (("in/b.png", "a.png", "m.png", "-o", "-"), "standard output takes one picture"),
-        (("in/b.png", "a.png", "m.png", "-o", "x.png"), "several results need a folder, and x.png is named like one"),
+        (
+            ("in/b.png", "a.png", "m.png", "-o", "x.png"),
+            "several results need a folder, and x.png is named like a picture; end it with /",
+        ),
         (("a.png", "m.png", "-o", "x.png", "--recursive"), "--recursive needs a folder"),
+        (("a.png", "m.png", "-o", ""), "--output must name a file or a folder; got an empty name"),
+        (("a.png", "m.png", "-o", "x.png", "--grow-mask", "-3"), "--grow-mask must be >= 0, got -3"),
         (("a.png", "m.png", "-o", "x.jpg", "--quality", "0"), "--quality must be >= 1, got 0"),
     ],
 )
@@ -304,7 +353,7 @@ def test_a_folder_of_photographs(model, capsys):
     run("in", "masks", "-o", "out", "--batch", "3")
     assert names() == ["a.png", "b.jpg", "c.webp", "d.png"]
     assert np.array_equal(np.asarray(Image.open("out/a.png"))[~hole], kept["a.png"][~hole])
-    assert capsys.readouterr().out.splitlines()[-1] == "4 of 4 written to out, 0 were there already"
+    assert capsys.readouterr().out.splitlines()[-1] == "4 of 4 written to out"
 
 
 def test_a_photograph_gets_the_same_result_alone_and_in_any_folder(model):
@@ -326,9 +375,7 @@ def test_a_list_of_photographs(model, capsys):
         mask(f"masks/{stem}.png")
     run("in/a.png", "b.jpg", "masks", "-o", "out")
     assert names() == ["a.png", "b.jpg"]
-    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 written to out, 0 were there already"
-    run("in/a.png", "in/c.png", "--box", "0,0,9,9", "-o", "boxed")
-    assert names("boxed") == ["a.png", "c.png"]
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 written to out"
 
 
 def test_one_photograph_finds_its_masks_in_a_folder(model):
@@ -404,7 +451,7 @@ def test_skip_existing_goes_on_where_a_run_stopped(model, capsys):
     photo("out/b.png")
     assert "out/b.png exists already; pass --overwrite or --skip-existing" in fails(capsys, "in", "m.png", "-o", "out")
     run("in", "m.png", "-o", "out", "--skip-existing")
-    assert capsys.readouterr().out.splitlines()[-1] == "2 of 3 written to out, 1 were there already"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 3 written to out, 1 was there already"
     assert names() == ["a.png", "b.png", "c.png"]
 
 
@@ -472,7 +519,7 @@ def test_what_is_good_in_a_folder_is_written_and_the_rest_is_named(model, capsys
         run("in", "m.png", "-o", "out", "--batch", "8")
     out, err = capsys.readouterr()
     assert stop.value.code == 2
-    assert out.splitlines()[-1] == "3 of 9 written to out, 0 were there already"
+    assert out.splitlines()[-1] == "3 of 9 written to out"
     assert names() == ["a.png", "c.png", "i.png"]
     (line,) = (line for line in err.splitlines() if line.startswith("mmif-inpaint: error"))
     assert "6 photographs could not be filled: in/b.png: not an image" in line
