@@ -64,7 +64,8 @@ def _local_thickness(solid: np.ndarray, size: int, radii: range = range(9)) -> n
     """Side of the largest square of ``solid`` cells over each cell: openings by squares of growing radius."""
     if solid.all():
         return np.full(solid.shape, np.inf, np.float32)
-    thickness = np.full(solid.shape, size, np.float32)
+    # Whatever is not wider than the smallest square is the business of the finer cells, if there are any.
+    thickness = np.full(solid.shape, 0 if radii.start else size, np.float32)
     known, grown = ~solid, 0
     for radius in radii:
         known, grown = _grow(known, radius - grown), radius

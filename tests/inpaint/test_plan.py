@@ -251,8 +251,8 @@ def test_the_thickness_is_that_of_the_largest_square_that_fits(boxes):
     exact = hole & (measured < 18)
     assert np.array_equal(measured[exact], expected[exact] + 1)
     if not hole.all():
-        assert (measured <= expected + 2).all()
-        assert (measured >= 0.6 * expected).all()
+        assert (measured[hole] >= np.minimum(expected + 1, 18)[hole]).all()
+        assert (measured <= 1.2 * expected + 2).all()  # what is thicker is looked for in cells of twice the size
 
 
 def test_a_hole_at_the_border_is_as_thick_as_if_it_went_on_beyond():
