@@ -120,6 +120,14 @@ def _find(root: Path, *candidates: str) -> Path:
     return found
 
 
+def _if_there(path: Path) -> Path | None:
+    """The file, or None where there is none, as under a name longer than any can be."""
+    try:
+        return path if path.is_file() else None
+    except OSError:
+        return None
+
+
 def _intel_scenes(root: Path) -> Iterator[Record]:
     base = _find(root, "seg_train", "dataset/seg_train", "intel/seg_train").parent
     for folder in ("seg_train", "seg_pred", "seg_test"):
@@ -140,8 +148,7 @@ def _camvid(root: Path) -> Iterator[Record]:
     base = _find(root, "CamVid/train", "train").parent
     for split in SPLITS:
         for path in _photographs(base / split):
-            seg = base / f"{split}annot" / path.name
-            yield Record(_key(path, base), path, split, seg if seg.is_file() else None)
+            yield Record(_key(path, base), path, split, _if_there(base / f"{split}annot" / path.name))
 
 
 def _folder(root: Path) -> Iterator[Record]:
@@ -154,8 +161,7 @@ def _folder(root: Path) -> Iterator[Record]:
         group = _safe(_CROP.sub("", path.relative_to(root).with_suffix("").as_posix()))
         place = _fraction(group)
         split = "train" if place < 0.9 else "val" if place < 0.95 else "test"
-        seg = path.with_name(path.stem + "_seg.png")
-        yield Record(_key(path, root), path, split, seg if seg.is_file() else None)
+        yield Record(_key(path, root), path, split, _if_there(path.with_name(path.stem + "_seg.png")))
 
 
 _CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist")

@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmif.data.manifest import Shard, read_manifest
-from mmif.data.workers import obey_owner, signals_held
+from mmif.data.workers import lifeline, obey_owner, signals_held
 from mmif.images.decode import guarded
 from mmif.images.labels import UNKNOWN
 
@@ -141,7 +142,7 @@ def batches(
         generator=torch.Generator(),  # else the loader would draw from, and so move, the global one
         # Forked, they would inherit locks, of run folders too, and may hang in the thread pools torch has started here.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=obey_owner if workers else None,
+        worker_init_fn=partial(obey_owner, lifeline()) if workers else None,
     )
     with signals_held():
         return iter(loader)

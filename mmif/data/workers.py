@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import cache
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -47,6 +49,8 @@ def signals_held() -> Iterator[None]:
     What a terminal, a batch system or a service manager sends to all processes is their owner's matter: were they ended
     first, it could not finish what it is at. See :func:`obey_owner`.
     """
+    # Before: it unblocks both signals when it starts, as it would with the first process.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -54,8 +58,22 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def obey_owner(_worker: int = 0) -> None:
-    """In a process started with :func:`signals_held`: end when its owner says so."""
+@cache
+def lifeline() -> Connection:
+    """A pipe for processes started here, which says nothing and closes with this process, however it ends."""
+    reader, writer = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    _held.append(writer)
+    return reader
+
+
+_held: list[Connection] = []  # never closed
+
+
+def obey_owner(pipe: Connection, _worker: int = 0) -> None:
+    """In a process started with :func:`signals_held`: end when its owner says so, or is gone.
+
+    ``pipe`` is the owner's :func:`lifeline`: whoever asks for his parent here may be told who took over an orphan.
+    """
 
     def watch() -> None:
         while signal.sigwaitinfo(_ENDING).si_pid != os.getppid():
@@ -63,12 +81,16 @@ def obey_owner(_worker: int = 0) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+    _watch(pipe)
 
 
 def _end_with(pipe: Connection) -> None:
     """End this process as soon as the other end of ``pipe`` is closed, which only its owner, or its death, does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C here, too; the owner deals with it
+    _watch(pipe)
 
+
+def _watch(pipe: Connection) -> None:
     def watch() -> None:
         pipe.poll(None)
         os._exit(1)

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmif.commands import train
@@ -128,8 +130,9 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_the_folder_of_a_killed_run_with_workers_is_free_at_once(packed: Path, tmp_path: Path):
-    """Workers end by themselves, but seconds later; they must not hold the folder until then."""
+@pytest.fixture
+def started(packed: Path, tmp_path: Path):
+    """A training with workers, in a process group of its own, that has made its first step."""
     words = ["gan", f"--data={packed}", "--out=run", "--preset=tiny-32", "--batch=4", "--workers=2", "--log-every=1"]
     code = f"from mmif.commands.train import main\nif __name__ == '__main__': main({words!r})"
     (tmp_path / "run.py").write_text(code)
@@ -140,9 +143,22 @@ def test_the_folder_of_a_killed_run_with_workers_is_free_at_once(packed: Path, t
             while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
             assert json.loads(log.read_text().splitlines()[0])["step"] == 1
+            yield process
         finally:
-            process.kill()
-        process.wait()
-        with open(log, "ab") as file:
-            claim(tmp_path / "run", file)
-        os.killpg(process.pid, signal.SIGKILL)  # the workers, before they notice
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_folder_of_a_killed_run_with_workers_is_free_at_once(started: subprocess.Popen, tmp_path: Path):
+    """Workers end by themselves, but perhaps later; they must not hold the folder until then."""
+    started.kill()
+    started.wait()
+    with open(tmp_path / "run" / "trainer" / "log.jsonl", "ab") as file:
+        claim(tmp_path / "run", file)
+
+
+def test_a_signal_to_a_run_and_its_workers_lets_it_save(started: subprocess.Popen, tmp_path: Path):
+    """As a service manager or a batch system sends it, to all processes at once."""
+    os.killpg(started.pid, signal.SIGTERM)
+    assert started.wait(60) == 143
+    assert torch.load(tmp_path / "run" / "trainer" / "state.pt", weights_only=True)["step"] >= 1

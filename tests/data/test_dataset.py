@@ -3,11 +3,11 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import os
 import pickle
 import signal
 import subprocess
 import tarfile
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -232,7 +232,7 @@ def test_workers_end_for_their_owner_and_for_nobody_else(packed: Path):
 def test_a_signal_of_the_time_in_which_workers_start_is_not_lost():
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- it must come at the end of the inner block
         with signals_held():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # not to a thread of a library
             assert signal.SIGINT in signal.sigpending()
         pytest.fail("the signal never came")
 

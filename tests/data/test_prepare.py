@@ -16,6 +16,7 @@ from PIL import Image
 from mmif.backbones.mobilenet import MobileNetV2
 from mmif.data import prepare as module
 from mmif.data.collections import LAYOUTS, read_layout
+from mmif.data.dataset import PackedDataset
 from mmif.data.prepare import prepare
 from mmif.data.settings import Settings
 from mmif.data.shard import write_shard
@@ -408,3 +409,10 @@ def test_the_number_of_threads_is_put_back(folder: Path, tmp_path: Path):
     before = torch.get_num_threads()
     pack(folder, tmp_path / "out")
     assert torch.get_num_threads() == before
+
+
+def test_a_name_as_long_as_a_file_system_allows(photograph, tmp_path: Path):
+    photograph(tmp_path / "in" / f"{'n' * 250}.jpg", size=(32, 32))
+    manifest = prepare(tmp_path / "in", tmp_path / "set", Settings("folder", size=32, seg="none"), progress=False)
+    (split,) = [name for name, entry in manifest["splits"].items() if entry["count"]]
+    assert PackedDataset(tmp_path / "set", split)[0]["key"] == "n" * 250

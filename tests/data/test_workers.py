@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mmif.data.prepare import prepare
+from mmif.data.settings import Settings
 from mmif.data.workers import share_out
 
 END_DURING_WORK = """
@@ -32,6 +35,29 @@ def test_a_process_ended_from_outside_is_one_clear_error():
         ChildProcessError, match=r"^a worker was killed, probably for lack of memory; .* fewer --workers"
     ):
         share_out(os._exit, [(1,), (1,)], 2, lambda _: None)
+
+
+OWNER_KILLED = """
+import os, sys
+from mmif.data.dataset import InfiniteSampler, PackedDataset, batches
+if __name__ == "__main__":
+    data = batches(PackedDataset(sys.argv[1], "train"), InfiniteSampler(4, 0), 2, workers=2)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_that_start_while_their_owner_is_killed_end_too(folder: Path, tmp_path: Path):
+    prepare(folder, tmp_path / "set", Settings("folder", size=32, seg="none"), progress=False)
+    (tmp_path / "owner.py").write_text(OWNER_KILLED)
+    # returns only when nobody holds the pipes any more, the workers included
+    words = [sys.executable, str(tmp_path / "owner.py"), str(tmp_path / "set")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as owner:
+        try:
+            owner.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(owner.pid, signal.SIGKILL)
+            raise
+    assert owner.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
