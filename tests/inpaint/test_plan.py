@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -245,6 +245,8 @@ def true_thickness(hole: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 39)] * 4), min_size=1, max_size=5))
+@example([(0, 0, 18, 18)])
+@example([(0, 0, 16, 17)])
 def test_the_thickness_is_that_of_the_largest_square_that_fits(boxes):
     hole = hole_of(40, 40, *boxes)
     measured, expected = Cells.of(hole, 1).thickness, true_thickness(hole)
