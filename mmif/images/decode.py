@@ -17,6 +17,8 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from mmif.images.bare import bare
+
 MAX_PIXELS = 178_000_000  # just below where Pillow itself refuses; 12000 x 9000 is 108 million
 MAX_SIDE = 100_000  # squares round a hole are as long as the hole: memory grows with the side, too
 # What is read, whatever the name says. Pillow knows more: PostScript, for one, which it lets another program run.
@@ -27,6 +29,7 @@ READ_SUFFIXES = frozenset(
 )
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})  # read where the extra `heif` is installed
 NO_HEIF = 'HEIC needs pillow-heif: pip install "mminvertfill[heif]"'
+_DROPPED = "mmif.dropped"  # key of image.info
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -118,7 +121,26 @@ def _open(file: IO[bytes], heif: bool) -> Image.Image | None:
     try:
         return Image.open(file, formats=(*FORMATS, "HEIF") if heif and heif_is_readable() else FORMATS)
     except UnidentifiedImageError:
+        return _open_bare(file)
+    except ValueError:  # a chunk of a PNG file that is cut, or swells
+        image = _open_bare(file)
+        if image is None:
+            raise
+        return image
+
+
+def _open_bare(file: IO[bytes]) -> Image.Image | None:
+    """Open a file whose pixels may be whole though what stands beside them is broken."""
+    rest = bare(file)
+    if rest is None:
         return None
+    data, note = rest
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        return None
+    image.info[_DROPPED] = note
+    return image
 
 
 def _is_heif(file: IO[bytes]) -> bool:
@@ -139,7 +161,7 @@ def decode(image: Image.Image, name: str) -> list[str]:
         ValueError: the file ends early, is broken, or larger than the bounds.
     """
     check_bounds(*image.size, name)
-    notes = []
+    notes = [image.info[_DROPPED]] if _DROPPED in image.info else []
     with guarded(name):
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG with previews behind it
             image.seek(0)

@@ -128,7 +128,11 @@ def check_size(values: np.ndarray, size: tuple[int, int], what: str) -> None:
     """Raise ValueError unless [H, W, ...] is ``size``, (width, height)."""
     came = values.shape[1], values.shape[0]
     if came != tuple(size):
+        turned = came == (size[1], size[0])
+        remedy = (
+            "make it from the photograph as it is shown upright" if turned else f"scale it to {size[0]} x {size[1]}"
+        )
         raise ValueError(
             f"the {what} must have the size of the photograph, {size[0]} x {size[1]}; it has {came[0]} x {came[1]}; "
-            "make it from the photograph as it is shown upright"
+            f"{remedy}"
         )

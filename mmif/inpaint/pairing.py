@@ -130,7 +130,10 @@ def pair_masks(images: Path | Photographs, masks: Path) -> list[Pair]:
             raise ValueError(f"{pairs[pair.stem].mask} and {mask} are masks for one result; rename one")
         pairs[pair.stem] = pair
     served = {pair.image for pair in pairs.values()}
-    _refuse_lonely("photograph", photos, f"mask in {masks}", [file for file in files.values() if file not in served])
+    without = [file for file in files.values() if file not in served]
+    if without:
+        make = f"make {without[0].stem}_mask.png{', ..' if len(without) > 1 else ''} there, or remove"
+        _refuse_lonely("photograph", photos, f"mask in {masks}", without, make)
     if photos.root:  # of a list, the masks of others may be there, too
         _refuse_lonely("mask", masks, f"photograph in {photos}", lonely)
     return sorted(pairs.values(), key=lambda pair: pair.stem)
@@ -211,10 +214,12 @@ def _owners(name: str) -> list[str]:
     return [match[1] for pattern in _COMPANIONS if (match := pattern.fullmatch(name))]
 
 
-def _refuse_lonely(kind: str, where: object, partner: str, files: Sequence[Path]) -> None:
-    """Say which files of a kind have no partner, if there are any."""
+def _refuse_lonely(
+    kind: str, where: object, partner: str, files: Sequence[Path], remedy: str = "rename or remove"
+) -> None:
+    """Say which files of a kind have no partner, if there are any, and what to do with them."""
     if not files:
         return
     count, names = len(files), some([file.name for file in files])
     have, them = (f"1 {kind} in {where} has", "it") if count == 1 else (f"{count} {kind}s in {where} have", "them")
-    raise ValueError(f"{have} no {partner}: {names}; rename or remove {them}")
+    raise ValueError(f"{have} no {partner}: {names}; {remedy} {them}")

@@ -7,6 +7,7 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from mmif.files import naming
 from mmif.images import holes
 from mmif.images.compose import compose_note
+from mmif.images.decode import name_of
 from mmif.images.labels import UNKNOWN, to_labels
 from mmif.images.masks import hole_note, to_binary, to_hole
 from mmif.images.photo import Photo, to_photo
@@ -110,16 +112,17 @@ def read(job: Job) -> Loaded:
     """Read the photograph and the hole of a job.
 
     Raises:
-        ValueError: one that cannot be used; the message names the photograph's file.
+        ValueError: one that cannot be used; the message names the file at fault, and the photograph's.
     """
     started = time.perf_counter()
-    with naming(job.file):
+    with _naming(job.image):
         photo = to_photo(job.image)
         notes = list(photo.notes)
         if job.mask is None:
             hole = holes.boxes(photo.size, job.boxes)
         else:
-            hole = to_hole(job.mask, photo, job.invert_mask, notes)
+            with _naming(job.mask):
+                hole = to_hole(job.mask, photo, job.invert_mask, notes)
             notes += filter(None, [hole_note(hole)])
         hole = holes.grow(hole, job.grow_mask) if job.grow_mask else hole
     notes += filter(None, [compose_note(photo, hole)])
@@ -130,20 +133,29 @@ def read_guidance(loaded: Loaded, num_classes: int) -> Guidance:
     """Read what a job says of its photograph.
 
     Raises:
-        ValueError: one that cannot be used; the message names the photograph's file.
+        ValueError: one that cannot be used; the message names the file at fault, and the photograph's.
     """
     job, size, notes = loaded.job, loaded.photo.size, loaded.notes
     labels = edges = edge_hole = None
-    with naming(job.file):
+    with _naming(job.image):
         if job.segmentation is not None:
-            labels = to_labels(job.segmentation, size, num_classes, notes)
-            if job.segmentation_mask is not None:
+            with _naming(job.segmentation):
+                labels = to_labels(job.segmentation, size, num_classes, notes)
+        if labels is not None and job.segmentation_mask is not None:
+            with _naming(job.segmentation_mask):
                 labels[to_binary(job.segmentation_mask, size, "segmentation mask", notes=notes)] = UNKNOWN
         if job.edge is not None:
-            edges = to_binary(job.edge, size, "edge map", notes=notes)
+            with _naming(job.edge):
+                edges = to_binary(job.edge, size, "edge map", notes=notes)
         if job.edge_mask is not None:
-            edge_hole = to_binary(job.edge_mask, size, "edge mask", notes=notes)
+            with _naming(job.edge_mask):
+                edge_hole = to_binary(job.edge_mask, size, "edge mask", notes=notes)
     return Guidance(labels, edges, edge_hole)
+
+
+def _naming(source: ImageLike) -> AbstractContextManager[None]:
+    """Let a ValueError name the file that ``source`` is, or was read from."""
+    return naming(name_of(source, "") or None)
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:

@@ -291,10 +291,16 @@ def test_unwritable_output_is_found_before_the_network_runs(model, capsys, outpu
         (("broken.png", "m.png"), "broken.png: must be a whole image file"),
         (("text.png", "m.png"), "text.png: not an image"),
         (("a.png", "text.png"), "text.png: not an image"),
-        (("a.png", "small.png"), "a.png: the mask must have the size of the photograph, 40 x 30; it has 20 x 30"),
-        (("a.png", "m.png", "--edge", "small.png"), "the edge map must have the size"),
-        (("a.png", "m.png", "--segmentation", "small.png"), "the segmentation must have the size"),
-        (("a.png", "m.png", "--segmentation", "nine.png"), "labels of a segmentation must be 0..3, or 255"),
+        (
+            ("a.png", "small.png"),
+            "a.png: small.png: the mask must have the size of the photograph, 40 x 30; it has 20 x 30; scale it to",
+        ),
+        (("a.png", "m.png", "--edge", "small.png"), "a.png: small.png: the edge map must have the size"),
+        (("a.png", "m.png", "--segmentation", "small.png"), "a.png: small.png: the segmentation must have the size"),
+        (
+            ("a.png", "m.png", "--segmentation", "nine.png"),
+            "a.png: nine.png: labels of a segmentation must be 0..3, or 255",
+        ),
         (("a.png", "m.png", "--edge-mask", "m.png"), "--edge-mask needs --edge; pass both"),
         (
             ("a.png", "m.png", "--edge", "m.png"),
@@ -504,7 +510,7 @@ def test_an_interrupted_run_leaves_whole_files_and_says_how_to_go_on(
 
 def test_a_bad_photograph_in_a_folder_is_named(model, capsys):
     photo("in/a.png"), photo("in/b.png", (10, 10)), mask("m.png")
-    assert "1 photograph could not be filled: in/b.png: the mask must have the size" in fails(
+    assert "1 photograph could not be filled: in/b.png: m.png: the mask must have the size" in fails(
         capsys, "in", "m.png", "-o", "out"
     )
 

@@ -62,7 +62,7 @@ def test_masks(source, tmp_path):
 
 
 def test_a_mask_of_another_size_names_both():
-    with pytest.raises(ValueError, match="9 x 6; it has 6 x 9"):
+    with pytest.raises(ValueError, match=r"9 x 6; it has 6 x 9; make it .* upright"):
         to_binary(WHITE.T, (9, 6))
 
 

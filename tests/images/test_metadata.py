@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from images.malformed import PIXELS, chunk, encoded, png_with
-from PIL import Image, ImageCms, PngImagePlugin
+from images.malformed import PIXELS, SHORT, X_RESOLUTION, chunk, encoded, entry, exif, png_with
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from mmif.images.compose import compose
 from mmif.images.metadata import Metadata
@@ -324,3 +325,36 @@ def test_a_result_can_be_written_twice(tmp_path):
     for _ in range(2):
         write_image(image, tmp_path / "a.jpg")
         assert replace(read_rgb(tmp_path / "a.jpg").metadata, exif=None) == replace(photo.metadata, exif=None)
+
+
+@pytest.mark.parametrize("kind", [1, 7])
+def test_a_jpeg_whose_exif_keeps_pillow_from_opening_it_loses_its_exif_only(kind):
+    """Of type BYTE or UNDEFINED the resolution is no fraction."""
+    block = exif(entry(X_RESOLUTION, kind, 1, b"\x10"), entry(0x0128, SHORT, 1, b"\2\0"))
+    file = encoded("JPEG", exif=block, icc_profile=PROFILE, comment=b"kept")
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(file))
+    photo = read_rgb(io.BytesIO(file))
+    assert photo.notes == ("its EXIF could not be read and was dropped",)
+    assert np.array_equal(photo.rgb, read_rgb(io.BytesIO(encoded("JPEG"))).rgb)
+    assert (photo.metadata.icc_profile, photo.metadata.comment) == (PROFILE, b"kept")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *(chunk(kind, b"\0") for kind in (b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tRNS")),
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**27))),
+        chunk(b"iCCP", b"a\0"),
+    ],
+)
+def test_a_png_whose_ancillary_chunk_is_cut_or_swells_keeps_its_pixels(broken):
+    assert np.array_equal(read_rgb(io.BytesIO(png_with(broken))).rgb, PIXELS)
+
+
+def test_what_is_broken_in_its_pixels_as_well_is_still_refused():
+    file = png_with(chunk(b"pHYs", b"\0"))
+    with pytest.raises(ValueError, match=r"whole image file|not an image"):
+        read_rgb(io.BytesIO(file[: len(file) // 2]))
+    with pytest.raises(ValueError, match="not an image"):
+        read_rgb(io.BytesIO(b"\xff\xd8\xff" + bytes(50)))

@@ -189,3 +189,12 @@ def test_results_are_found_by_the_names_that_mmif_inpaint_gives_them():
     Path("out/c.png").rename("out/a.jpg")
     with pytest.raises(ValueError, match=r"out/a\.jpg and out/a\.png are results of one photograph"):
         pair_results(pairs, Path("out"))
+
+
+def test_a_photograph_without_a_mask_is_told_which_one_to_make():
+    touch("p/quay.jpg", "p/sea.jpg", "m/notes.txt")
+    with pytest.raises(ValueError, match=r": quay\.jpg, sea\.jpg; make quay_mask\.png, \.\. there, or remove them$"):
+        pair_masks(Path("p"), Path("m"))
+    Path("p/sea.jpg").unlink()
+    with pytest.raises(ValueError, match=r": quay\.jpg; make quay_mask\.png there, or remove it$"):
+        pair_masks(Path("p"), Path("m"))
