@@ -7,14 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from mmif.commands import cli
 from mmif.data.collections import LAYOUTS
-from mmif.data.masks import KINDS, hole_at_ratio
+from mmif.data.request import KINDS, MaskOptions
 from mmif.files import writing
-from mmif.images.decode import check_bounds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,17 +91,20 @@ def _masks_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _masks(args: argparse.Namespace) -> None:
-    if args.count < 1 or args.seed < 0:
-        raise ValueError(f"--count must be >= 1 and --seed >= 0, got {args.count} and {args.seed}")
-    low, high = _ratio(args.ratio)
+    import numpy as np
+    from PIL import Image
+
+    from mmif.data.masks import hole_at_ratio
+
+    options = MaskOptions(_ratio(args.ratio), args.count, args.seed)
     size = _size(args.size)
     args.out.mkdir(parents=True, exist_ok=True)
-    files = [args.out / f"{i:05d}.png" for i in range(args.count)]
+    files = [args.out / f"{i:05d}.png" for i in range(options.count)]
     existing = [file for file in files if file.exists()]
     if existing:
         raise ValueError(f"masks must not exist yet, but {existing[0]} does; remove it or choose another --out")
     for i, file in enumerate(files):
-        hole = hole_at_ratio(size, low, high, np.random.default_rng([args.seed, i]), args.kind)
+        hole = hole_at_ratio(size, *options.ratio, np.random.default_rng([options.seed, i]), args.kind)
         with writing(file) as out:
             Image.fromarray(hole).save(out, "PNG")
     print(f"wrote {args.count} masks to {args.out}")
@@ -117,6 +116,8 @@ def _ratio(text: str) -> tuple[float, float]:
         low, high = (float(part.removesuffix("%")) for part in text.split("-"))
     except ValueError:
         raise ValueError(f"--ratio must be two percentages such as 40-60, got {text!r}") from None
+    if not 0 <= low <= high <= 100:
+        raise ValueError(f"--ratio must be LO-HI in per cent with LO <= HI <= 100, got {text}")
     if high <= 1 and "%" not in text:
         meant = f"{100 * low:g}-{100 * high:g}"
         raise ValueError(
@@ -130,6 +131,8 @@ def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text)
     if not found:
         raise ValueError(f"--size must be a side or WIDTHxHEIGHT in pixels, such as 256 or 640x480, got {text!r}")
+    from mmif.images.decode import check_bounds
+
     width, height = int(found[1]), int(found[2] or found[1])
     check_bounds(width, height, "--size")
     return width, height

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmif.files import sha256
-from mmif.images.folder import look_into
 
 SPLITS = ("train", "val", "test")
 _SIDECAR = re.compile(r"_(seg|edge|mask\d*)$")
@@ -87,6 +86,8 @@ def _fraction(text: str) -> float:
 
 
 def _photographs(folder: Path) -> list[Path]:
+    from mmif.images.folder import look_into  # here: the names of the layouts are known without Pillow
+
     return look_into(folder, recursive=True).pictures if folder.is_dir() else []
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-KINDS = ("strokes", "boxes", "mixed")
+from mmif.data.request import KINDS
+
 _TRAINING_RATIOS = (0.05, 0.9)
 _MAX_SHAPES = 400  # random shapes take ever longer to reach the last free pixels; then the frame itself is the shape
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,11 +18,19 @@ from torch import Tensor
 
 from mmif.config import ModelConfig
 from mmif.files import claim, parse_json, read_json, remove_orphans, write_json, writing
-from mmif.options import marked
+from mmif.options import Count, Factor, build, marked
 from mmif.train.config import MAY_CHANGE, RunConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    step: Count
+    hours: Factor
 
 
 class Run:
@@ -119,15 +128,21 @@ class Run:
     def _load(self, load_state: Callable[[dict[str, Any]], None]) -> int:
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)  # a pickle could run anything
-            self.hours_before, step = float(state["hours"]), int(state["step"])
+            progress = build(Progress, {key: state[key] for key in ("step", "hours")}, "its progress")
             load_state(state)
+        except pickle.UnpicklingError as error:  # torch advises to switch this guard off
+            raise ValueError(
+                f"{self.state_file} must be the state of a run: it is damaged, or holds more than tensors and numbers "
+                f"and was not loaded; restore it, or give another --out to start anew"
+            ) from error
         except Exception as error:  # whatever a damaged file can bring about
             why = shorten(f"{type(error).__name__}: {error}", 300)
             raise ValueError(
                 f"{self.state_file} must be the state of a run with these options, and cannot be loaded ({why}); "
                 f"restore it, give the run's own options, or another --out to start anew"
             ) from error
-        return step
+        self.hours_before = progress.hours
+        return progress.step
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state; OSError if the disk is full, and then the state of before is untouched."""
@@ -179,6 +194,8 @@ def _read_options(file: Path) -> dict[str, Any]:
     """The options of a run, those of its model that it did not know yet filled in."""
     try:
         options = dict(read_json(file))
+        if not isinstance(options.get("changes", []), list):
+            raise ValueError("its changes are no list")
         return options | {"model": _plain(ModelConfig.from_dict(options["model"]).to_dict())}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{file} must hold the options of the run, and cannot be read: {error}") from error

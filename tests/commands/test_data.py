@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +61,16 @@ def test_masks_depend_on_the_seed_and_their_number_alone(tmp_path: Path):
         ("show --data missing --out strip.png", "missing must be a folder that `mmif-data prepare` wrote"),
         ("masks --ratio 40 --out masks", "--ratio must be two percentages such as 40-60, got '40'"),
         ("masks --ratio x-60 --out masks", "--ratio must be two percentages"),
-        ("masks --ratio 60-40 --out masks", "0 <= lo <= hi <= 1"),
+        ("masks --ratio 60-40 --out masks", "--ratio must be LO-HI in per cent with LO <= HI <= 100, got 60-40"),
         ("masks --ratio 0.4-0.6 --out masks", "got '0.4-0.6': write 40-60, or 0.4%-0.6% if you mean that"),
         ("masks --ratio 0-1 --out masks", "got '0-1': write 0-100, or 0%-1% if you mean that"),
         ("masks --ratio 40-60 --size 0 --out masks", "a hole needs a size >= 1"),
         ("masks --ratio 40-60 --size 64x --out masks", "--size must be a side or WIDTHxHEIGHT in pixels, such as"),
         ("masks --ratio 40-60 --size 64x32x3 --out masks", "--size must be a side or WIDTHxHEIGHT"),
         ("masks --ratio 40-60 --size 99999x99999 --out masks", "--size: an image may have at most 178 million"),
-        ("masks --ratio 40-60 --count 0 --out masks", "--count must be >= 1"),
+        ("masks --ratio 40-60 --count 0 --out masks", "--count must be a whole number in 1..1000000, got 0"),
+        ("masks --ratio 40-60 --count 1000000000 --out masks", "--count must be a whole number in 1..1000000, got"),
+        ("masks --ratio 40-60 --seed -1 --out masks", "--seed must be a whole number >= 0, got -1"),
     ],
 )
 def test_mistakes_are_one_line(command: str, word: str, capsys: pytest.CaptureFixture[str]):
@@ -161,3 +165,8 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
         main(["masks", "--ratio", "40-60", "--out", str(tmp_path / "file")])
     assert stop.value.code == 2
     assert "file" in capsys.readouterr().err
+
+
+def test_help_needs_neither_numpy_nor_pillow():
+    code = "import sys, mmif.commands.data; sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'torch')))"
+    subprocess.run([sys.executable, "-c", code], check=True)
