@@ -10,11 +10,12 @@ from mmif import Inpainter
 HERE = Path(__file__).parent
 
 
-def main(model: str = "scenes-128", out: str = "filled.png") -> None:
+def main(model: str = "scenes-128", out: str = "runs/filled.png") -> None:
     """Fill the hole with bundled weights, or those of a checkpoint folder, and say what was done."""
     pipe = Inpainter.from_pretrained(model)
     print(pipe.describe())
     result = pipe(HERE / "photo.jpg", HERE / "mask.png", seed=0)  # white = hole
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
     print(f"result {out}, {result.timings['total']:.2f} s")
 

@@ -14,12 +14,13 @@ SCENES = ("launch", "quay", "forest")
 PAIRS = [("photo.jpg", "mask.png"), *((f"scenes/{n}.jpg", f"scenes/{n}_mask.png") for n in SCENES)]
 
 
-def main(model: str = "scenes-128", out: str = "strip.png") -> None:
+def main(model: str = "scenes-128", out: str = "runs/strip.png") -> None:
     """Fill every example and stack the comparison strips, all to one width."""
     pipe = Inpainter.from_pretrained(model)
     strips = [comparison_strip(pipe(HERE / photo, HERE / mask, seed=0)) for photo, mask in PAIRS]
     width = min(strip.width for strip in strips)
     strips = [strip.resize((width, round(strip.height * width / strip.width))) for strip in strips]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     sheet([[strip] for strip in strips]).save(out)
 
 

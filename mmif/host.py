@@ -85,6 +85,12 @@ def missing_extras() -> dict[str, list[str]]:
     return missing
 
 
+def install_line(extra: str) -> str:
+    """What to type to install an extra: a checkout is installed from its own folder, no index needs to know it."""
+    checkout = (Path(__file__).parents[1] / "pyproject.toml").is_file()
+    return f"pip install {'-e ' if checkout else ''}'{'.' if checkout else DISTRIBUTION}[{extra}]'"
+
+
 def clashes() -> list[str]:
     """One line for each other distribution here that also installs an import package called ``mmif``."""
     owners = {re.sub(r"[-_.]+", "-", name).lower() for name in metadata.packages_distributions().get("mmif", [])}

@@ -27,6 +27,12 @@ def test_missing_extras_are_named(monkeypatch):
     assert host.missing_extras() == {"eval": ["absent-a", "absent-b"]}
 
 
+def test_an_extra_is_installed_from_where_the_package_is(tmp_path, monkeypatch):
+    assert host.install_line("train") == "pip install -e '.[train]'"
+    monkeypatch.setattr(host, "__file__", str(tmp_path / "mmif/host.py"))
+    assert host.install_line("train") == "pip install 'mminvertfill[train]'"
+
+
 def test_the_commit_says_whether_the_code_has_changes(tmp_path: Path, monkeypatch):
     code, result = tmp_path / "mmif" / "host.py", tmp_path / "benchmarks" / "results" / "a.json"
     for path in (code, result):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmif.commands import cli
-from mmif.host import DISTRIBUTION
+from mmif.host import install_line
 from mmif.runtimes.doctor import report
 
 
@@ -31,7 +31,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     rows += [(backend["kind"], f"{backend['name']}: {backend['why_not'] or 'usable'}") for backend in found["backends"]]
     rows += [("op", f"{op}: {name}") for op, name in found["ops"].items()]
     rows += [
-        ("extra", f"{extra}: lacks {', '.join(names)} (pip install '{DISTRIBUTION}[{extra}]')")
+        ("extra", f"{extra}: lacks {', '.join(names)} ({install_line(extra)})")
         for extra, names in found["missing_extras"].items()
     ]
     rows += [("PROBLEM", problem) for problem in found["problems"]]

@@ -135,7 +135,7 @@ def _fill_files(args: argparse.Namespace, output: str) -> None:
         raise ValueError("standard output takes one picture; name a folder with --output")
     tasks = plan(run)
     todo = to_do(tasks, run)
-    _say_what_is_skipped(run)
+    _say_beforehand(run, tasks)
     jobs = [task.job for task in todo] if run.several else [read(task.job) for task in todo]
     failed = _Failures()
     if todo:
@@ -199,13 +199,18 @@ def _write(outcomes: Iterable[tuple[Task, Result | Exception]], count: int, run:
     return failed
 
 
-def _say_what_is_skipped(run: Run) -> None:
+def _say_beforehand(run: Run, tasks: Sequence[Task]) -> None:
+    """Notes on what will not be done."""
     from mmif.images.folder import look_into
+    from mmif.images.write import is_jpeg
 
     if run.photographs[0].is_dir():
-        note = look_into(run.photographs[0], run.recursive).note()
+        known = [Path(run.output), *filter(None, [run.mask, *run.guidance.values()])]
+        note = look_into(run.photographs[0], run.recursive).note(known)
         if note:
             print(f"note: {cli.escaped(note)}", file=sys.stderr)
+    if run.quality is not None and not any(is_jpeg(path) for task in tasks for path in task.samples):
+        print("note: --quality is of JPEG results, and there are none: it changes nothing", file=sys.stderr)
 
 
 class _Failures:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmif.files import some
+from mmif.files import real, some
 from mmif.images.decode import HEIF_SUFFIXES, NO_HEIF, READ_SUFFIXES, heif_is_readable
 
 
@@ -17,22 +17,21 @@ class Folder:
 
     Attributes:
         pictures: files whose name says that they can be read, sorted by their path.
-        skipped: every other file, with the reason; hidden ones (``.x``, ``._x.jpg``) are not even here.
+        skipped: every other file, and folders that were not entered although they hold pictures or are links, with the
+            reason; hidden ones (``.x``, ``._x.jpg``) are not even here.
     """
 
     pictures: list[Path]
     skipped: dict[Path, str]
 
-    def note(self) -> str | None:
-        """One line about what was skipped, with up to five names for each reason, or None."""
-        if not self.skipped:
-            return None
-        parts = []
-        for reason in dict.fromkeys(self.skipped.values()):
-            names = [path.name for path, why in self.skipped.items() if why == reason]
-            parts.append(f"{some(names)} ({reason})")
-        count = len(self.skipped)
-        return f"{count} {'file was' if count == 1 else 'files were'} skipped: {'; '.join(parts)}"
+    def note(self, known: Iterable[Path] = ()) -> str | None:
+        """One line about what was skipped, with up to five names for each reason, or None; of ``known`` nothing."""
+        known = {real(path) for path in known}
+        names: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            if real(path) not in known:
+                names.setdefault(reason, []).append(path.name)
+        return f"skipped: {'; '.join(f'{some(them)} ({why})' for why, them in names.items())}" if names else None
 
 
 def look_into(folder: Path, recursive: bool = False) -> Folder:
@@ -45,9 +44,10 @@ def look_into(folder: Path, recursive: bool = False) -> Folder:
         raise ValueError(
             f"{folder} is a file; give a folder" if folder.exists() else f"no folder at {folder}; check the path"
         )
-    pictures, skipped = [], {}
+    pictures: list[Path] = []
+    skipped: dict[Path, str] = {}
     unread: list[OSError] = []
-    for path in sorted(_visible(folder, recursive, unread)):
+    for path in sorted(_visible(folder, recursive, unread, skipped)):
         reason = _why_not(path)
         if reason is None:
             pictures.append(path)
@@ -57,10 +57,22 @@ def look_into(folder: Path, recursive: bool = False) -> Folder:
     return Folder(pictures, skipped)
 
 
-def _visible(folder: Path, recursive: bool, unread: list[OSError]) -> Iterator[Path]:
+def _visible(folder: Path, recursive: bool, unread: list[OSError], skipped: dict[Path, str]) -> Iterator[Path]:
     for where, folders, names in os.walk(folder, onerror=unread.append):
         yield from (Path(where, name) for name in names if not name.startswith("."))
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inner = [Path(where, name) for name in sorted(folders)]
+        if recursive:
+            skipped |= {path: "a link to a folder, which is not followed" for path in inner if path.is_symlink()}
+        else:
+            skipped |= {path: "a folder of pictures; --recursive fills them, too" for path in inner if _has_any(path)}
+            folders.clear()
+
+
+def _has_any(folder: Path) -> bool:
+    """Whether a folder holds pictures itself; one that cannot be read holds none."""
+    _, _, names = next(os.walk(folder), ("", [], []))
+    return any(_why_not(folder / name) is None for name in names if not name.startswith("."))
 
 
 def _why_not(path: Path) -> str | None:

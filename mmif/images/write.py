@@ -48,6 +48,11 @@ def writable_suffix(path: Path) -> str:
     return path.suffix if path.suffix.lower() in _FORMATS else ".png"
 
 
+def is_jpeg(path: Path) -> bool:
+    """Whether a result of this name is a JPEG file."""
+    return _FORMATS.get(path.suffix.lower()) == "JPEG"
+
+
 def check_target(path: Path) -> None:
     """Check, before any work, that a result can be written at ``path``; its folder is made if it is missing.
 

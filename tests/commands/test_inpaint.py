@@ -160,12 +160,15 @@ def test_a_mask_is_grown(model):
     assert np.array_equal((np.asarray(Image.open("out.png")) != rgb).any(2), grow(hole, 2))
 
 
-def test_the_quality_of_a_jpeg_is_that_of_its_photograph_or_as_asked_for(model):
+def test_the_quality_of_a_jpeg_is_that_of_its_photograph_or_as_asked_for(model, capsys):
     photo("a.jpg", (200, 200), quality=50), mask("m.png", (200, 200))
     run("a.jpg", "m.png", "-o", "same.jpg")
     run("a.jpg", "m.png", "-o", "best.jpg", "--quality", "100")
     assert Image.open("same.jpg").quantization == Image.open("a.jpg").quantization
     assert Path("best.jpg").stat().st_size > 2 * Path("same.jpg").stat().st_size
+    assert "--quality" not in capsys.readouterr().err
+    run("a.jpg", "m.png", "-o", "other.png", "--quality", "100")
+    assert "note: --quality is of JPEG results, and there are none" in capsys.readouterr().err
 
 
 def test_an_output_folder_for_one_photograph(model, capsys):
@@ -402,7 +405,7 @@ def test_folders_of_folders(model, capsys):
 def test_what_is_skipped_is_said(model, capsys):
     photo("in/a.png"), mask("m.png"), Path("in/notes.txt").write_text("x"), Path("in/.hidden.png").touch()
     run("in", "m.png", "-o", "out")
-    assert "note: 1 file was skipped: notes.txt (not a picture that is read)" in capsys.readouterr().err
+    assert "note: skipped: notes.txt (not a picture that is read)" in capsys.readouterr().err
 
 
 def test_guidance_beside_the_photographs(model, capsys):

@@ -36,6 +36,7 @@ def test_what_was_left_out_is_said(tmp_path, heif):
     assert names(found.pictures, tmp_path) == ["a.png", "b.JPG", *(["c.heic", "d.HEIF"] if heif else [])]
     reasons = {path.name: reason for path, reason in found.skipped.items()}
     wanted = {"e.txt": "not a picture that is read", "f": "not a picture that is read"}
+    wanted["in"] = "a folder of pictures; --recursive fills them, too"
     wanted["g.png"] = "a link that leads nowhere, or no file"
     if not heif:
         wanted |= dict.fromkeys(["c.heic", "d.HEIF"], 'HEIC needs pillow-heif: pip install "mminvertfill[heif]"')
@@ -48,6 +49,20 @@ def test_folders_are_entered_on_demand_but_hidden_ones_never(tmp_path):
     assert names(found.pictures, tmp_path) == ["a/b/c.png", "a/z.png", "b.png"]
     assert names(found.skipped, tmp_path) == ["a/y.txt"]
     assert names(look_into(tmp_path).pictures, tmp_path) == ["b.png"]
+
+
+def test_a_folder_behind_a_link_is_not_entered_but_said(tmp_path):
+    touch(tmp_path, "in/a.png", "far/b.png")
+    (tmp_path / "in/link").symlink_to(tmp_path / "far")
+    found = look_into(tmp_path / "in", recursive=True)
+    assert names(found.pictures, tmp_path) == ["in/a.png"]
+    assert found.note() == "skipped: link (a link to a folder, which is not followed)"
+
+
+def test_the_folders_of_masks_and_results_are_not_said_to_be_skipped(tmp_path):
+    touch(tmp_path, "a.png", "masks/a.png", "trip/b.png", "empty/notes.txt")
+    found = look_into(tmp_path)
+    assert found.note([tmp_path / "masks"]) == "skipped: trip (a folder of pictures; --recursive fills them, too)"
 
 
 def test_a_folder_that_cannot_be_read_is_said(tmp_path, monkeypatch):
@@ -69,15 +84,13 @@ def test_the_note_counts_and_names_five_of_each_reason(tmp_path):
     touch(tmp_path, "a.png")
     assert look_into(tmp_path).note() is None
     touch(tmp_path, "1.txt")
-    assert look_into(tmp_path).note() == "1 file was skipped: 1.txt (not a picture that is read)"
+    assert look_into(tmp_path).note() == "skipped: 1.txt (not a picture that is read)"
     touch(tmp_path, *(f"{i}.txt" for i in range(2, 6)))
-    assert look_into(tmp_path).note() == (
-        "5 files were skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt (not a picture that is read)"
-    )
+    assert look_into(tmp_path).note() == ("skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt (not a picture that is read)")
     touch(tmp_path, "6.txt", "7.txt")
     (tmp_path / "z.png").symlink_to("nowhere")
     assert look_into(tmp_path).note() == (
-        "8 files were skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt and 2 more (not a picture that is read); "
+        "skipped: 1.txt, 2.txt, 3.txt, 4.txt, 5.txt and 2 more (not a picture that is read); "
         "z.png (a link that leads nowhere, or no file)"
     )
 
