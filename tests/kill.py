@@ -222,7 +222,7 @@ def cases(folder: Path, steps: int) -> Iterator[Case]:
     encoder = ["train", "encoder", *training, f"--generator={gan}", "--d-width=8"]
     yield Case("encoder", encoder, whole_run, run_result)
     model = folder / "encoder-plain"
-    yield Case("publish", ["train", "publish", f"--run={model}", "--out={out}"], whole_run, files)
+    yield Case("publish", ["train", "publish", f"--run={model}", "--out={out}", "--overwrite"], whole_run, files)
     Image.fromarray(np.pad(np.full((12, 12), 255, np.uint8), 10)).save(folder / "mask.png")
     photos = folder / "photos"
     photos.mkdir()

@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     class Parser(ArgumentParser):
         """Says what is wrong as all commands do; its own way takes several lines and leaves out the command."""
 
+        def format_help(self) -> str:
+            return super().format_help().replace(" \b", "")  # it takes back a blank, where it is obeyed
+
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             words = re.sub(r'^Parser key "(\w+)"', lambda key: spelled(key[1]), " ".join(message.split()))
             print(f"mmif-train: error: {cli.escaped(words)}", file=sys.stderr)

@@ -242,9 +242,7 @@ class EncoderTrainer:
 def train_encoder(options: EncoderTrainConfig, config: ModelConfig) -> None:
     """Train, or go on with, the encoder of ``config``; see :func:`mmif.train.loop.train`."""
     photographs = loop.training_set(options, config.resolution)
-    if photographs.num_classes > config.encoder.num_classes:
-        raise ValueError(
-            f"{options.data} must have at most the {config.encoder.num_classes} labels of the model, got "
-            f"{photographs.num_classes}; give --override encoder.num_classes={photographs.num_classes}"
-        )
+    surplus = loop.surplus_labels(options, photographs, config.encoder.num_classes)
+    if surplus:
+        raise ValueError(surplus)
     loop.train(options, EncoderTrainer(options, config), photographs)

@@ -7,6 +7,7 @@ generator, averaged weights.
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,4 +139,7 @@ class GanTrainer:
 def train_gan(options: GanConfig, config: ModelConfig) -> None:
     """Train, or go on with, the generator of ``config``; see :func:`mmif.train.loop.train`."""
     photographs = loop.training_set(options, config.resolution)
+    surplus = loop.surplus_labels(options, photographs, config.encoder.num_classes)
+    if surplus:  # no matter here, but days later
+        print(f"note: `mmif-train encoder` will refuse this set: {surplus}", file=sys.stderr)
     loop.train(options, GanTrainer(options, config), photographs)

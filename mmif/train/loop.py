@@ -126,10 +126,24 @@ def training_set(options: RunConfig, resolution: int) -> PackedDataset:
     """The training split, which must suit the model."""
     dataset = PackedDataset(options.data, "train")
     if dataset.size != resolution:
-        raise ValueError(f"{options.data} holds squares of {dataset.size} pixels, the preset needs {resolution}")
+        raise ValueError(
+            f"{options.data} holds squares of {dataset.size} pixels, the preset needs {resolution}: "
+            f"prepare the photographs with --size {resolution}, or choose another --preset"
+        )
     if not len(dataset):
         raise ValueError(f"{options.data} must have photographs to train on, its split train is empty: prepare more")
     return dataset
+
+
+def surplus_labels(options: RunConfig, dataset: PackedDataset, classes: int) -> str | None:
+    """What to say of a set that has more labels than a model's ``classes``, or None."""
+    n = dataset.num_classes
+    if n <= classes:
+        return None
+    return (
+        f"{options.data} must have at most the {classes} labels of the model, got {n}; prepare it with --classes "
+        f"{classes}, or give --override encoder.num_classes={n}"
+    )
 
 
 def batches(

@@ -15,13 +15,16 @@ class PublishConfig:
     """Run folder of `mmif-train encoder`."""
     out: str
     """Checkpoint folder to write."""
+    overwrite: bool = False
+    """Replace a checkpoint that is there."""
 
 
 def publish(options: PublishConfig) -> None:
     """Write ``options.out`` from ``options.run``; a model card there is left alone.
 
     Raises:
-        ValueError: no run is there, it holds no whole model, its weights overflow float16, or a run would be replaced.
+        ValueError: no run is there, it holds no whole model, its weights overflow float16, or a run, or unasked a
+            checkpoint, would be replaced.
     """
     import torch  # here: the options are read without it, too
 
@@ -34,6 +37,9 @@ def publish(options: PublishConfig) -> None:
         )
     if (Path(options.out) / "trainer").exists():
         raise ValueError(f"--out must not be a run folder, whose weights float16 would replace, got {options.out}")
+    file = Path(options.out) / checkpoint.WEIGHTS
+    if file.exists() and not options.overwrite:
+        raise ValueError(f"{file} must not exist yet; choose another --out, or give --overwrite")
     model, info = checkpoint.load(options.run)
     too_large = [k for k, v in model.state_dict().items() if v.is_floating_point() and not v.half().isfinite().all()]
     if too_large:
@@ -41,5 +47,5 @@ def publish(options: PublishConfig) -> None:
     lines = log.read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1]) if lines else {}  # a run shorter than --log-every
     extra = {"stage": info["stage"], "step": info["step"], "hours": info["hours"], "last_losses": last}
-    file = checkpoint.save(model, options.out, config=model.config, extra=extra, dtype=torch.float16)
+    checkpoint.save(model, options.out, config=model.config, extra=extra, dtype=torch.float16)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {info['step']}, {info['hours']:.2f} hours")

@@ -49,7 +49,10 @@ def test_each_field_is_an_option_with_hyphens_and_the_text_below_it(capsys: pyte
     for stage, (options, _) in train.STAGES.items():
         with pytest.raises(SystemExit):
             train.main([stage, "--help"])
-        text = " ".join(capsys.readouterr().out.split())
+        printed = capsys.readouterr().out
+        assert "--print-config[=flags]" in printed
+        assert "x08" not in printed
+        text = " ".join(printed.split())
         for field in dataclasses.fields(options):
             assert f"--{field.name.replace('_', '-')} " in text
     assert "Run folder of `mmif-train encoder`." in text

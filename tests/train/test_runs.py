@@ -99,6 +99,29 @@ def test_publish_writes_float16_weights_that_load(run, gan, tmp_path):
     assert all(torch.equal(v, trained[k].half().float()) for k, v in model.state_dict().items() if v.ndim)
 
 
+def test_publish_replaces_a_checkpoint_only_if_asked(capsys, run, gan, tmp_path):
+    folder = run("encoder", steps=1, generator=gan, d_width=8)
+    (tmp_path / "shipped").mkdir()
+    weights_file = tmp_path / "shipped" / "model.safetensors"
+    weights_file.write_text("mine")
+    words = ["publish", f"--run={folder}", f"--out={tmp_path / 'shipped'}"]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert f"{weights_file} must not exist yet; choose another --out, or give --overwrite" in capsys.readouterr().err
+    assert weights_file.read_text() == "mine"
+    main([*words, "--overwrite"])
+    assert checkpoint.load(tmp_path / "shipped")[1]["step"] == 1
+
+
+def test_the_first_stage_says_that_the_second_will_refuse_the_labels(capsys, run, gan):
+    capsys.readouterr()
+    run("gan", steps=1, override="encoder.num_classes=3")
+    words = "must have at most the 3 labels of the model, got 4; prepare it with --classes 3, or give --override"
+    assert words in capsys.readouterr().err
+    options = {"steps": 1, "generator": gan, "override": "encoder.num_classes=3"}
+    assert words in refused(capsys, run, "encoder", "second", **options)
+
+
 def test_a_time_limit_stops_cleanly_and_the_run_goes_on(run):
     folder = run("gan", steps=3, max_hours=1e-9)
     assert torch.load(folder / "trainer" / "state.pt", weights_only=True)["step"] == 1
@@ -164,7 +187,7 @@ def test_options_that_do_not_fit_the_state_stay_refused(capsys, run, gan):
     [
         ("gan", {"data": "/nowhere"}, "/nowhere"),
         ("gan", {"preset": "nonsense"}, "celebahq-256"),
-        ("gan", {"preset": "scenes-128"}, "128"),
+        ("gan", {"preset": "scenes-128"}, "the preset needs 128: prepare the photographs with --size 128, or choose"),
         ("gan", {"preset": "tiny-32", "override": "encoder.width=abc"}, "width must be a whole number in 1..8192"),
         ("gan", {"device": "nonsense"}, "the device must be auto, cpu, cuda or cuda:N"),
         ("gan", {"device": "mps"}, "the device must be auto, cpu, cuda or cuda:N"),
