@@ -34,7 +34,10 @@ TESTS = {  # what must notice a fault of a module
     "mmif/config.py": ["tests/test_config.py", "tests/test_guards.py"],
     "mmif/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_guards.py"],
     "mmif/data/masks.py": ["tests/data/test_masks.py", "tests/test_guards.py"],
-    **{f"mmif/images/{name}.py": IMAGES for name in ("compose", "decode", "holes", "labels", "masks", "metadata")},
+    **{
+        f"mmif/images/{name}.py": IMAGES
+        for name in ("bare", "compose", "decode", "holes", "labels", "masks", "metadata")
+    },
     **{f"mmif/images/{name}.py": IMAGES for name in ("folder", "photo", "sheet", "source", "tensors", "write")},
 }
 # Faults that change nothing anyone could see, and why: (module, line before, line after).
