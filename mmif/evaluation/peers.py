@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmif.evaluation import request
+
 Image = NDArray[np.uint8]
 Hole = NDArray[np.bool_]
 Baseline = Callable[[Image, Hole], Image]
@@ -50,7 +52,7 @@ def patchmatch(rgb: Image, hole: Hole) -> Image:
     return _fill(rgb, hole, fill)
 
 
-BASELINES: dict[str, Baseline] = {"telea": telea, "ns": navier_stokes, "patchmatch": patchmatch}
+BASELINES: dict[str, Baseline] = dict(zip(request.BASELINES, (telea, navier_stokes, patchmatch), strict=True))
 
 
 def _fill(rgb: Image, hole: Hole, method: Callable[[Image], Image]) -> Image:

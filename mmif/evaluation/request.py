@@ -1,4 +1,4 @@
-"""What can be asked of an evaluation. Loads neither torch nor a network, so that ``mmif-eval --help`` is quick."""
+"""What can be asked of an evaluation. Loads neither torch nor NumPy, so that ``mmif-eval --help`` is quick."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from mmif.evaluation.peers import BASELINES
 from mmif.options import Positive, Range, check, spelled
 
+BASELINES = ("telea", "ns", "patchmatch")  # of mmif.evaluation.peers
 DISTANCES = ("stlpips-alex", "stlpips-vgg")
 GUIDANCE = {
     "none": "none (the test condition)",
@@ -42,7 +42,7 @@ class PreparedOptions:
     """Photographs, drawn by the seed."""
     ratios: tuple[Bucket, ...] = (Bucket(10, 30), Bucket(40, 60), Bucket(70, 90))
     """Of holes, in per cent."""
-    baselines: tuple[str, ...] = tuple(BASELINES)
+    baselines: tuple[str, ...] = BASELINES
     """Classical methods."""
     guidance: Literal["none", "oracle"] = "none"
     """See :data:`GUIDANCE`."""

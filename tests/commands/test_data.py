@@ -167,6 +167,9 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     assert "file" in capsys.readouterr().err
 
 
-def test_help_needs_neither_numpy_nor_pillow():
-    code = "import sys, mmif.commands.data; sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'torch')))"
+@pytest.mark.parametrize("command", ["data", "eval"])
+def test_help_needs_neither_numpy_nor_pillow(command: str):
+    code = (
+        f"import sys, mmif.commands.{command}; sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'torch')))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
