@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+from mmif.files import real
 from mmif.options import Positive, Range, check, spelled
 
 BASELINES = ("telea", "ns", "patchmatch")  # of mmif.evaluation.peers
@@ -76,7 +77,7 @@ class FolderOptions:
             if not folder.is_dir():
                 came = "a file" if folder.exists() else "not there"
                 raise ValueError(f"--{name} must be a folder of pictures; {folder} is {came}")
-        if self.reference.resolve() == self.candidate.resolve():
+        if real(self.reference) == real(self.candidate):
             raise ValueError(f"--reference and --candidate must be two folders; both are {self.reference}")
 
 

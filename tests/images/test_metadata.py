@@ -343,7 +343,8 @@ def test_a_jpeg_whose_exif_keeps_pillow_from_opening_it_loses_its_exif_only(kind
 @pytest.mark.parametrize(
     "broken",
     [
-        *(chunk(kind, b"\0") for kind in (b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tRNS")),
+        chunk(b"sRGB", b""),
+        *(chunk(kind, b"\0") for kind in (b"pHYs", b"gAMA", b"cHRM", b"tRNS")),
         chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**27))),
         chunk(b"iCCP", b"a\0"),
     ],
